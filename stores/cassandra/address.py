@@ -1,0 +1,89 @@
+"""`cassandra://HOST[,HOST]:PORT/KEYSPACE[?option=value]`, taken apart and checked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from group_scores.stores.address import did_you_mean, parse_uri
+from group_scores.stores.errors import AddressError
+
+DEFAULT_PORT = 9042
+CONSISTENCIES = (
+    "ONE",
+    "TWO",
+    "THREE",
+    "QUORUM",
+    "ALL",
+    "LOCAL_QUORUM",
+    "EACH_QUORUM",
+    "LOCAL_ONE",
+)
+_OPTIONS = ("dc", "consistency", "username", "ca", "cert", "key")
+_KEYSPACE = re.compile(r"\w{1,48}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class CassandraAddress:
+    """Where a cluster is and how to speak with it; holds no secret.
+
+    The password comes from the environment (`CASSANDRA_PASSWORD`) when the session is opened.
+    `ca`, `cert` and `key` are PEM files; with a `ca` the connection is TLS and the nodes'
+    certificates are checked against it and against their host names.
+    """
+
+    hosts: tuple[str, ...]
+    port: int
+    keyspace: str
+    dc: str | None = None
+    consistency: str = "LOCAL_QUORUM"
+    username: str | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> CassandraAddress:
+        """Parse the address; raises AddressError, naming the part that is wrong and the remedy."""
+        uri = parse_uri(
+            text, default_port=DEFAULT_PORT, options=_OPTIONS, needs_path="keyspace"
+        )
+        if not _KEYSPACE.fullmatch(uri.path):
+            raise AddressError(
+                f"{uri.path!r} is not a keyspace name: letters, digits and '_', at most 48"
+            )
+        options = dict(uri.options)
+        consistency = options.get("consistency", "LOCAL_QUORUM").upper()
+        if consistency not in CONSISTENCIES:
+            raise AddressError(
+                f"unknown consistency {options['consistency']!r}"
+                f"{did_you_mean(consistency, CONSISTENCIES)} "
+                f"(one of {', '.join(CONSISTENCIES)})"
+            )
+        for name in ("ca", "cert", "key"):
+            _check_file(name, options.get(name))
+        if ("cert" in options) != ("key" in options):
+            raise AddressError("a client certificate takes both cert= and key=; give the other too")
+        if "cert" in options and "ca" not in options:
+            raise AddressError("cert= and key= need ca= too: the authority of the nodes")
+        options["consistency"] = consistency
+        port = uri.hosts[-1][1]
+        named = {port for _, port in uri.hosts} - {DEFAULT_PORT, port}
+        if named:
+            raise AddressError(
+                f"{text!r} has more than one port; every node of a cluster has the same"
+            )
+        return cls(tuple(host for host, _ in uri.hosts), port, uri.path, **options)
+
+    def __str__(self) -> str:
+        return f"cassandra://{','.join(self.hosts)}:{self.port}/{self.keyspace}"
+
+
+def _check_file(name: str, path: str | None) -> None:
+    if path is None:
+        return
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        raise AddressError(f"{name}={path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,106 @@
+"""What a store can do: the contract that every backend is held to by one conformance suite.
+
+Every method takes a list and returns a list of the same length and order. An item that fails has
+a `StoreFault` in its place: a `StoreTransientError` may have taken effect and may be tried again
+by the rules that stand with the method, a `StoreRefusedError` never succeeds. Nothing here
+retries; that is the caller's, who knows what has to be read again first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from group_scores.scores import ActivityAgg, ActivityKey, Attempt, StoredAttempt
+from group_scores.stores.errors import StoreFault
+
+Table = Literal["aggregates", "attempts"]
+AggColumns = Literal["auto", "agg", "aggregates"]
+
+
+class AttemptsRead(msgspec.Struct, frozen=True):
+    """All attempts of one learner in one batch, and `t_us`: the store's clock before the read."""
+
+    t_us: int
+    attempts: list[StoredAttempt]
+
+
+class AttemptWrite(msgspec.Struct, frozen=True):
+    """One attempt to write with the write time `write_us` (see `scores.attempt`).
+
+    `now_us` is the store's clock: the value of `updated_on`, and of `created_on` where
+    `create` says that no row with one was seen.
+    """
+
+    attempt: Attempt
+    write_us: int
+    now_us: int
+    create: bool
+
+
+class AggregateRow(msgspec.Struct, frozen=True):
+    """One row of `user_activity_agg` as it stands; an absent row or a null map is empty."""
+
+    agg: dict[str, int]
+    aggregates: dict[str, float]
+    agg_last_updated_ms: dict[str, int]
+    details: list[str]
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which rows a scan returns; None selects all."""
+
+    course_id: str | None = None
+    batch_id: str | None = None
+    user_id: str | None = None
+
+
+class Store(Protocol):
+    """One backend. An instance may be used by several threads of one process."""
+
+    @property
+    def wants_details(self) -> bool:
+        """Whether `agg_details` is written: the table has it and the options do not forbid it."""
+
+    def now_us(self) -> int:
+        """Return the clock that orders aggregates, epoch µs: greater at each call.
+
+        Raises ClockSkewError where this machine's clock cannot be trusted.
+        """
+
+    def read_attempts(
+        self, keys: Sequence[ActivityKey], *, for_writing: bool = False
+    ) -> list[AttemptsRead | StoreFault]:
+        """Read the attempts of each learner and batch; a key without attempts has an empty list.
+
+        `for_writing` also brings `write_us` and `has_created_on`. A read sees every write that was
+        acknowledged before it began. May be repeated freely; each read has a `t_us` of its own.
+        """
+
+    def write_attempts(self, writes: Sequence[AttemptWrite]) -> list[StoreFault | None]:
+        """Write each attempt's row whole: of two writes the one with the greater `write_us` wins.
+
+        `created_on` keeps the earliest value written. Atomic for each row. Repeat a write that
+        failed only with a greater `write_us`: a list written twice at one time may be doubled.
+        """
+
+    def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
+        """Read the aggregate row of each key."""
+
+    def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
+        """Put each update's keys into the row's maps at its `t_us`: newest wins, key by key.
+
+        Other keys stay. Atomic for each row. Never repeat a failed write as it is: read the
+        attempts again and write what they give then.
+        """
+
+    def scan(self, table: Table, selection: Selection) -> Iterator[dict[str, object]]:
+        """Yield rows as plain values: columns by name, times in epoch ms, numbers, lists, dicts.
+
+        Raises ServiceUnavailableError. In key order from SQLite, in token order from Cassandra.
+        """
+
+    def close(self) -> None:
+        """Release connections; the store cannot be used afterwards."""

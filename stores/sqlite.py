@@ -1,0 +1,341 @@
+"""The embedded store: one file, the same rules as the cluster.
+
+Every cell carries its write time, so that partial updates, newest-wins and repeated deliveries
+behave as they do in Cassandra. Several processes may share the file.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from group_scores.scores import ActivityAgg, ActivityKey, StoredAttempt
+from group_scores.scores.keys import ACTIVITY_TYPE
+from group_scores.stores.errors import AddressError, StoreFault, StoreTransientError
+from group_scores.stores.protocol import (
+    AggColumns,
+    AggregateRow,
+    AttemptsRead,
+    AttemptWrite,
+    Selection,
+    Table,
+)
+
+_LOCK_WAIT_S = 20.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS assessment_aggregator (
+  user_id TEXT, course_id TEXT, batch_id TEXT, content_id TEXT, attempt_id TEXT,
+  created_on INTEGER, last_attempted_on INTEGER, updated_on INTEGER,
+  total_score REAL, total_max_score REAL, grand_total TEXT, question TEXT, write_us INTEGER,
+  PRIMARY KEY (user_id, course_id, batch_id, content_id, attempt_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS user_activity_agg_cell (
+  activity_id TEXT, user_id TEXT, context_id TEXT, map TEXT, key TEXT, value, write_us INTEGER,
+  PRIMARY KEY (activity_id, user_id, context_id, map, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), us INTEGER);
+INSERT OR IGNORE INTO clock VALUES (0, 0);
+"""
+_ATTEMPT_COLUMNS = (
+    "user_id, course_id, batch_id, content_id, attempt_id, created_on, last_attempted_on, "
+    "updated_on, total_score, total_max_score, grand_total, question"
+)
+_READ_ATTEMPTS = """
+SELECT content_id, attempt_id, last_attempted_on, total_score, total_max_score, write_us,
+       created_on IS NOT NULL
+FROM assessment_aggregator WHERE user_id = ? AND course_id = ? AND batch_id = ?
+"""
+_WRITE_ATTEMPT = """
+INSERT INTO assessment_aggregator (user_id, course_id, batch_id, content_id, attempt_id,
+  last_attempted_on, updated_on, total_score, total_max_score, grand_total, question, write_us)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET last_attempted_on = excluded.last_attempted_on,
+  updated_on = excluded.updated_on, total_score = excluded.total_score,
+  total_max_score = excluded.total_max_score, grand_total = excluded.grand_total,
+  question = excluded.question, write_us = excluded.write_us
+WHERE excluded.write_us > write_us
+"""
+_WRITE_CREATED = """
+UPDATE assessment_aggregator SET created_on = ?
+WHERE user_id = ? AND course_id = ? AND batch_id = ? AND content_id = ? AND attempt_id = ?
+  AND (created_on IS NULL OR created_on > ?)
+"""
+_WRITE_CELL = """
+INSERT INTO user_activity_agg_cell VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET value = excluded.value, write_us = excluded.write_us
+WHERE excluded.write_us > write_us
+   OR (excluded.write_us = write_us AND excluded.value > value)
+"""
+_TICK = "UPDATE clock SET us = max(us + 1, ?) RETURNING us"
+_json_text = msgspec.json.Encoder().encode
+
+
+class SqliteStore:
+    """A `Store` in the SQLite file `path`, which is made where it is absent.
+
+    Raises AddressError for a path that cannot be a database of ours.
+    """
+
+    def __init__(
+        self, path: str, *, agg_columns: AggColumns = "auto", agg_details: bool | None = None
+    ) -> None:
+        self._path = path
+        self._maps = [
+            name for name in ("agg", "aggregates") if agg_columns == "auto" or name == agg_columns
+        ]
+        self._details = agg_details is not False
+        self._lock = threading.RLock()
+        folder = Path(path).absolute().parent
+        if not folder.is_dir():
+            raise AddressError(f"sqlite:{path}: the folder {folder} does not exist; make it first")
+        try:
+            self._db = sqlite3.connect(
+                path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False
+            )
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise AddressError(f"sqlite:{path}: {error}; name another file") from None
+
+    @property
+    def wants_details(self) -> bool:
+        """See `Store`."""
+        return self._details
+
+    def now_us(self) -> int:
+        """Return a time from the file itself, so that all its users share one clock."""
+        with self._transaction() as db:
+            return self._tick(db)
+
+    @staticmethod
+    def _tick(db: sqlite3.Connection) -> int:
+        (us,) = db.execute(_TICK, (time.time_ns() // 1000,)).fetchone()
+        return int(us)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                except BaseException:
+                    self._db.execute("ROLLBACK")
+                    raise
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise StoreTransientError(f"sqlite:{self._path}: {error}") from error
+
+    def read_attempts(
+        self, keys: Sequence[ActivityKey], *, for_writing: bool = False
+    ) -> list[AttemptsRead | StoreFault]:
+        """See `Store`. One transaction: the time and the rows belong together."""
+        try:
+            with self._transaction() as db:
+                return [self._read(db, key) for key in keys]
+        except StoreTransientError as fault:
+            return [fault] * len(keys)
+
+    def _read(self, db: sqlite3.Connection, key: ActivityKey) -> AttemptsRead:
+        t_us = self._tick(db)
+        rows = db.execute(_READ_ATTEMPTS, (key.user_id, key.course_id, key.batch_id))
+        return AttemptsRead(t_us, [_attempt(row) for row in rows])
+
+    def write_attempts(self, writes: Sequence[AttemptWrite]) -> list[StoreFault | None]:
+        """See `Store`. One transaction."""
+        try:
+            with self._transaction() as db:
+                for write in writes:
+                    self._write(db, write)
+        except StoreTransientError as fault:
+            return [fault] * len(writes)
+        return [None] * len(writes)
+
+    @staticmethod
+    def _write(db: sqlite3.Connection, write: AttemptWrite) -> None:
+        attempt = write.attempt
+        key = (
+            attempt.user_id,
+            attempt.course_id,
+            attempt.batch_id,
+            attempt.content_id,
+            attempt.attempt_id,
+        )
+        now_ms = write.now_us // 1000
+        values = (
+            attempt.last_attempted_on_ms,
+            now_ms,
+            attempt.total_score,
+            attempt.total_max_score,
+            attempt.grand_total,
+            _json_text(attempt.questions).decode(),
+            write.write_us,
+        )
+        db.execute(_WRITE_ATTEMPT, key + values)
+        if write.create:
+            db.execute(_WRITE_CREATED, (now_ms, *key, now_ms))
+
+    def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
+        """See `Store`."""
+        try:
+            with self._transaction() as db:
+                return [self._read_aggregate(db, key) for key in keys]
+        except StoreTransientError as fault:
+            return [fault] * len(keys)
+
+    @staticmethod
+    def _read_aggregate(db: sqlite3.Connection, key: ActivityKey) -> AggregateRow:
+        rows = db.execute(
+            "SELECT map, key, value FROM user_activity_agg_cell "
+            "WHERE activity_id = ? AND user_id = ? AND context_id = ?",
+            (key.course_id, key.user_id, key.context_id),
+        )
+        return _aggregate_row(rows.fetchall())
+
+    def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
+        """See `Store`. One transaction."""
+        try:
+            with self._transaction() as db:
+                for update in updates:
+                    db.executemany(_WRITE_CELL, self._cells(update))
+        except StoreTransientError as fault:
+            return [fault] * len(updates)
+        return [None] * len(updates)
+
+    def _cells(self, update: ActivityAgg) -> Iterator[tuple[object, ...]]:
+        key = update.key
+        row = (key.course_id, key.user_id, key.context_id)
+        maps: dict[str, dict[str, int] | dict[str, float]] = {
+            "agg_last_updated": dict.fromkeys(update.metrics, update.updated_ms)
+        }
+        if "agg" in self._maps:
+            maps["agg"] = update.agg
+        if "aggregates" in self._maps:
+            maps["aggregates"] = update.metrics
+        for name, cells in maps.items():
+            for metric, value in cells.items():
+                yield (*row, name, metric, value, update.t_us)
+        if update.details is not None and self._details:
+            yield (*row, "agg_details", "", json.dumps(update.details), update.t_us)
+
+    def scan(self, table: Table, selection: Selection) -> Iterator[dict[str, object]]:
+        """See `Store`. In key order."""
+        scan = self._scan_attempts if table == "attempts" else self._scan_aggregates
+        try:
+            yield from scan(selection)
+        except sqlite3.OperationalError as error:
+            raise StoreTransientError(f"sqlite:{self._path}: {error}") from error
+
+    def _scan_attempts(self, selection: Selection) -> Iterator[dict[str, object]]:
+        where, values = _where(
+            course_id=selection.course_id, batch_id=selection.batch_id, user_id=selection.user_id
+        )
+        names = _ATTEMPT_COLUMNS.split(", ")
+        query = (
+            f"SELECT {_ATTEMPT_COLUMNS} FROM assessment_aggregator{where} "
+            "ORDER BY user_id, course_id, batch_id, content_id, attempt_id"
+        )
+        for row in self._cursor(query, values):
+            record = dict(zip(names, row, strict=True))
+            record["question"] = [
+                _question_record(question) for question in json.loads(record["question"])
+            ]
+            yield record
+
+    def _scan_aggregates(self, selection: Selection) -> Iterator[dict[str, object]]:
+        context = None if selection.batch_id is None else "cb:" + selection.batch_id
+        where, values = _where(
+            activity_id=selection.course_id, context_id=context, user_id=selection.user_id
+        )
+        query = (
+            "SELECT activity_id, user_id, context_id, map, key, value "
+            f"FROM user_activity_agg_cell{where} "
+            "ORDER BY activity_id, user_id, context_id, map, key"
+        )
+        cells: list[tuple[str, str, object]] = []
+        current: tuple[str, ...] = ()
+        for *key, name, metric, value in self._cursor(query, values):
+            if tuple(key) != current:
+                if cells:
+                    yield _aggregate_record(current, cells)
+                current, cells = tuple(key), []
+            cells.append((name, metric, value))
+        if cells:
+            yield _aggregate_record(current, cells)
+
+    def _cursor(self, query: str, values: list[str]) -> sqlite3.Cursor:
+        # A connection of its own: a scan must not hold up the writers, nor see half a transaction.
+        uri = Path(self._path).absolute().as_uri() + "?mode=ro"
+        return sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT_S).execute(query, values)
+
+    def close(self) -> None:
+        """See `Store`."""
+        with self._lock:
+            self._db.close()
+
+
+def _attempt(row: tuple[Any, ...]) -> StoredAttempt:
+    content_id, attempt_id, attempted_on, score, max_score, write_us, created = row
+    return StoredAttempt(
+        content_id, attempt_id, attempted_on, score, max_score, write_us, bool(created)
+    )
+
+
+def _where(**columns: str | None) -> tuple[str, list[str]]:
+    given = {name: value for name, value in columns.items() if value is not None}
+    clause = " AND ".join(f"{name} = ?" for name in given)
+    return (f" WHERE {clause}" if clause else ""), list(given.values())
+
+
+def _question_record(question: dict[str, object]) -> dict[str, object]:
+    """Name the fields as the column type in Cassandra does, in its order."""
+    record = {
+        "assess_ts" if name == "assess_ts_ms" else name: value for name, value in question.items()
+    }
+    duration = record["duration"]
+    if isinstance(duration, float) and duration.is_integer():
+        record["duration"] = int(duration)
+    return record
+
+
+def _aggregate_row(cells: Sequence[tuple[str, str, object]]) -> AggregateRow:
+    maps: dict[str, dict[str, object]] = {"agg": {}, "aggregates": {}, "agg_last_updated": {}}
+    details: list[str] = []
+    for name, key, value in cells:
+        if name == "agg_details":
+            details = json.loads(str(value))
+        else:
+            maps[name][key] = value
+    return msgspec.convert(
+        {
+            "agg": maps["agg"],
+            "aggregates": maps["aggregates"],
+            "agg_last_updated_ms": maps["agg_last_updated"],
+            "details": details,
+        },
+        AggregateRow,
+    )
+
+
+def _aggregate_record(
+    key: tuple[str, ...], cells: Sequence[tuple[str, str, object]]
+) -> dict[str, object]:
+    row = _aggregate_row(cells)
+    activity_id, user_id, context_id = key
+    return {
+        "activity_type": ACTIVITY_TYPE,
+        "activity_id": activity_id,
+        "user_id": user_id,
+        "context_id": context_id,
+        "agg": row.agg,
+        "agg_last_updated": row.agg_last_updated_ms,
+        "aggregates": row.aggregates,
+        "agg_details": row.details,
+    }
