@@ -1,0 +1,118 @@
+"""Gather a bundle's elements, so that one store call serves many of them.
+
+Batches end with the bundle: nothing is held over a commit, and no state or shuffle is needed, so
+that a stage stays fused with the read before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.utils.windowed_value import WindowedValue
+
+from group_scores.transforms.elements import Refusal
+
+NAMESPACE = "group_scores"
+REFUSED = "refused"
+
+T = TypeVar("T")
+
+
+class Outcome(NamedTuple):
+    """The two outputs of a stage that can refuse an event; neither is to be forgotten."""
+
+    accepted: beam.PCollection
+    refused: beam.PCollection
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """When a batch is full: by elements, or by the bytes of the events behind them."""
+
+    elements: int = 500
+    bytes: int = 16 * 1024 * 1024
+
+
+class BatchingDoFn(beam.DoFn, Generic[T]):
+    """Call `flush` with every full batch and with the rest at the end of the bundle.
+
+    A subclass gives `flush` and, where its elements can be large, `size_of`. What `flush` yields
+    goes out with the time and window of the batch's last element.
+    """
+
+    def __init__(self, size: BatchSize) -> None:
+        self._size = size
+        self._sizes = Metrics.distribution(NAMESPACE, f"batch_{type(self).__name__.strip('_')}")
+        self._batch: list[T] = []
+        self._bytes = 0
+        self._at: tuple[Any, Any] | None = None
+
+    def flush(self, batch: list[T]) -> Iterable[Any]:
+        """Process one batch and yield its outputs."""
+        raise NotImplementedError
+
+    def finish(self) -> Iterable[Any]:
+        """Yield what is still to come when the last batch of a bundle has been flushed."""
+        return ()
+
+    def size_of(self, element: T) -> int:
+        """Return the bytes that `element` holds on to."""
+        return 0
+
+    def start_bundle(self) -> None:
+        """Begin with an empty batch, also where the bundle before it failed."""
+        self._batch, self._bytes, self._at = [], 0, None
+
+    def process(
+        self,
+        element: T,
+        timestamp: Any = beam.DoFn.TimestampParam,
+        window: Any = beam.DoFn.WindowParam,
+    ) -> Iterator[Any]:
+        """Gather the element."""
+        if self._at is not None and self._at[1] != window and self._batch:
+            yield from self._drain()
+        self._at = (timestamp, window)
+        self._batch.append(element)
+        self._bytes += self.size_of(element)
+        if len(self._batch) >= self._size.elements or self._bytes >= self._size.bytes:
+            yield from self._drain()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """Flush the rest."""
+        if self._batch:
+            yield from self._drain()
+        if self._at is not None:
+            yield from self._windowed(self.finish())
+
+    def _drain(self) -> Iterator[Any]:
+        batch, self._batch, self._bytes = self._batch, [], 0
+        self._sizes.update(len(batch))
+        yield from self._windowed(self.flush(batch))
+
+    def _windowed(self, outputs: Iterable[Any]) -> Iterator[Any]:
+        assert self._at is not None
+        timestamp, window = self._at
+        for output in outputs:
+            if isinstance(output, beam.pvalue.TaggedOutput):
+                value = WindowedValue(output.value, timestamp, (window,))
+                yield beam.pvalue.TaggedOutput(output.tag, value)
+            else:
+                yield WindowedValue(output, timestamp, (window,))
+
+
+def refuse(refusal: Refusal) -> beam.pvalue.TaggedOutput:
+    """Send an event to the stage's refused output."""
+    return beam.pvalue.TaggedOutput(REFUSED, refusal)
+
+
+def split(pcoll: beam.PCollection, label: str, do_fn: beam.DoFn, accepted: type) -> Outcome:
+    """Apply `do_fn` and name its two outputs, both with their types."""
+    par_do = beam.ParDo(do_fn).with_output_types(accepted)
+    outputs = pcoll | label >> par_do.with_outputs(REFUSED, main="accepted")
+    outputs[REFUSED].element_type = Refusal
+    return Outcome(outputs["accepted"], outputs[REFUSED])

@@ -1,0 +1,151 @@
+"""What travels between the stages: small typed records, each with a deterministic coder.
+
+The event's bytes travel along (`record`, by reference inside a fused stage) until the event can no
+longer be refused: every stage up to the last write may still have to make a dead letter of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import apache_beam as beam
+import msgspec
+
+from group_scores.scores import (
+    ActivityAgg,
+    ActivityKey,
+    AssessEvent,
+    AssessmentKey,
+    Attempt,
+    BestScore,
+    SourceRecord,
+)
+from group_scores.stores import AttemptsRead
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class ParsedEvent(msgspec.Struct, frozen=True):
+    """An event that keeps every rule."""
+
+    event: AssessEvent
+    record: SourceRecord
+
+
+class ScoredEvent(msgspec.Struct, frozen=True):
+    """An event with the attempt it scores, or None where it holds no answers."""
+
+    key: AssessmentKey
+    attempt_id: str
+    assessment_ts_ms: int
+    attempt: Attempt | None
+    record: SourceRecord
+
+
+class AssessedEvent(msgspec.Struct, frozen=True):
+    """An event whose attempt is in the table, so that its assessment's best score can be read.
+
+    `read` is the read of the learner's attempts that showed this, where nothing was written
+    since: it need not be read again.
+    """
+
+    key: AssessmentKey
+    record: SourceRecord
+    read: AttemptsRead | None
+
+
+class BestScores(msgspec.Struct, frozen=True):
+    """The best scores of a learner in a batch by content id, as read at `t_us`.
+
+    `contents` are the assessments asked for: a superset of the keys of `best`. `details` is the
+    `agg_details` list or None; `certificate_attempt_id` is None where there is no attempt at all.
+    """
+
+    key: ActivityKey
+    t_us: int
+    best: dict[str, BestScore]
+    contents: list[str]
+    details: list[str] | None
+    certificate_attempt_id: str | None
+    records: list[SourceRecord]
+
+
+class ActivityUpdate(msgspec.Struct, frozen=True):
+    """The partial update of one aggregate row, and the events it is for."""
+
+    agg: ActivityAgg
+    contents: list[str]
+    certificate_attempt_id: str | None
+    records: list[SourceRecord]
+
+
+class ProcessedActivity(msgspec.Struct, frozen=True):
+    """An aggregate row that was written for `events` events."""
+
+    key: ActivityKey
+    certificate_attempt_id: str | None
+    events: int
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """An event that can never be processed, the stage that found it out, and why."""
+
+    record: SourceRecord
+    stage: str
+    reason: str
+
+
+class StructCoder(beam.coders.Coder):
+    """Encode one type of record as MessagePack: deterministic, compact, and quick both ways."""
+
+    def __init__(self, struct: type[T]) -> None:
+        self._struct = struct
+        self._encoder = msgspec.msgpack.Encoder(order="deterministic")
+        self._decoder = msgspec.msgpack.Decoder(struct)
+
+    def encode(self, value: Any) -> bytes:
+        """Return the record's bytes."""
+        return self._encoder.encode(value)
+
+    def decode(self, encoded: bytes) -> Any:
+        """Return the record."""
+        return self._decoder.decode(encoded)
+
+    def is_deterministic(self) -> bool:
+        """Equal records have equal bytes, so that a record can be a key."""
+        return True
+
+    def to_type_hint(self) -> type:
+        """Return the type that this coder is registered for."""
+        return self._struct
+
+    def __reduce__(self) -> tuple[type[StructCoder], tuple[type[msgspec.Struct]]]:
+        return StructCoder, (self._struct,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StructCoder) and self._struct is other._struct
+
+    def __hash__(self) -> int:
+        return hash(self._struct)
+
+
+class _CoderOf:
+    """What Beam's registry calls with a type hint to get the coder."""
+
+    @staticmethod
+    def from_type_hint(hint: Any, _: Any) -> StructCoder:
+        return StructCoder(hint)
+
+
+ELEMENTS: tuple[type[msgspec.Struct], ...] = (
+    SourceRecord,
+    ParsedEvent,
+    ScoredEvent,
+    AssessedEvent,
+    BestScores,
+    ActivityUpdate,
+    ProcessedActivity,
+    Refusal,
+)
+for _element in ELEMENTS:
+    beam.coders.registry.register_coder(_element, _CoderOf)

@@ -1,0 +1,65 @@
+"""ParseEvent: bytes of a source to events that keep every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from group_scores.scores import InvalidEventError, SourceRecord, parse_event
+from group_scores.scores.dead_letter import unwrap
+from group_scores.transforms.batching import NAMESPACE, Outcome, refuse, split
+from group_scores.transforms.elements import ParsedEvent, Refusal
+from group_scores.transforms.progress import Progress
+
+STAGE = "ParseEvent"
+
+
+def parse_record(record: SourceRecord) -> ParsedEvent | Refusal:
+    """Parse one message; a wrapped dead letter is taken out of its wrapping first."""
+    try:
+        return ParsedEvent(parse_event(record.value), record)
+    except InvalidEventError as error:
+        refused = Refusal(record, STAGE, str(error))
+    try:
+        wrapped = unwrap(record)
+        if wrapped is None:
+            return refused
+        record = wrapped
+        return ParsedEvent(parse_event(record.value), record)
+    except InvalidEventError as error:
+        return Refusal(record, STAGE, str(error))
+
+
+class _ParseFn(beam.DoFn):
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._events = Metrics.counter(NAMESPACE, "events")
+        self._ignored = Metrics.counter(NAMESPACE, "fields_ignored")
+
+    def process(self, record: SourceRecord) -> Iterator[ParsedEvent | beam.pvalue.TaggedOutput]:
+        self._events.inc()
+        self._progress.add(1)
+        result = parse_record(record)
+        if isinstance(result, Refusal):
+            yield refuse(result)
+        else:
+            if result.event.fields_ignored:
+                self._ignored.inc(result.event.fields_ignored)
+            yield result
+
+    def finish_bundle(self) -> None:
+        self._progress.write()
+
+
+@dataclass
+class ParseEvent(beam.PTransform):
+    """Decode and check each record; what breaks a rule is refused with the field and the reason."""
+
+    progress: Progress = Progress()
+
+    def expand(self, records: beam.PCollection) -> Outcome:
+        """SourceRecord -> ParsedEvent, Refusal."""
+        return split(records, "Parse", _ParseFn(self.progress), ParsedEvent)

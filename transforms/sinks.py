@@ -1,0 +1,96 @@
+"""Where messages of ours go beside the store: a file of JSON lines or a Kafka topic."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from group_scores.stores.errors import AddressError, ServiceUnavailableError
+from group_scores.transforms.kafka.address import KafkaAddress
+from group_scores.transforms.resources import shared
+
+_SEND_S = 10.0
+
+Shorten = Callable[[int, int], bytes]
+"""Given a message's index and a limit in bytes, return a shorter one in its place."""
+
+
+class Sink(Protocol):
+    """A place that takes messages."""
+
+    def write(self, messages: Sequence[bytes], shorten: Shorten | None = None) -> None:
+        """Write the messages; they are safe when this returns.
+
+        Repeating a call that failed may write some of them twice. A message that the sink has no
+        room for is replaced by what `shorten` makes of it. Raises ServiceUnavailableError.
+        """
+
+    def close(self) -> None:
+        """Release the connection."""
+
+
+class FileSink:
+    """Append JSON lines to a file that several processes may share."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def write(self, messages: Sequence[bytes], shorten: Shorten | None = None) -> None:
+        """See `Sink`: on the disk when this returns, because the source is committed next."""
+        try:
+            with open(self._path, "ab+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0, os.SEEK_END)
+                if file.tell():
+                    # A process that was killed in the middle of a line must not spoil the next.
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        file.write(b"\n")
+                file.write(b"".join(message + b"\n" for message in messages))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ServiceUnavailableError(f"{self._path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """See `Sink`."""
+
+
+def open_sink(address: str) -> Sink:
+    """Return the sink of an address: a path that ends in `.jsonl`, or `kafka://…/TOPIC`."""
+    if address.startswith("kafka:"):
+        # Imported here: an embedded run should not pay for loading the client.
+        from group_scores.transforms.kafka.sink import KafkaSink
+
+        # Waiting for brokers that are away is the stage's, see `Retry`.
+        return KafkaSink(KafkaAddress.parse(address, role="sink"), retry_s=_SEND_S)
+    return FileSink(address)
+
+
+def shared_sink(address: str) -> Sink:
+    """Return this process's sink for the address."""
+    return shared(open_sink, address)
+
+
+def check_sink(address: str) -> None:
+    """Raise AddressError or ServiceUnavailableError where nothing could be written there."""
+    if address.startswith("kafka:"):
+        from group_scores.transforms.kafka.check import check_topic
+
+        check_topic(KafkaAddress.parse(address, role="sink"))
+        return
+    path = Path(address)
+    if "://" in address or path.suffix != ".jsonl":
+        raise AddressError(
+            f"{address!r} is not a place for messages; name a file that ends in .jsonl, "
+            "or kafka://HOST:PORT/TOPIC"
+        )
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise AddressError(f"{address}: the folder {folder} does not exist; make it first")
+    target = path if path.exists() else folder
+    if path.is_dir() or not os.access(target, os.W_OK):
+        raise AddressError(f"{address} cannot be written; name another file")

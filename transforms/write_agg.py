@@ -1,0 +1,134 @@
+"""WriteAgg: partial updates to the aggregate rows; the newest read wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from group_scores.scores import METRICS
+from group_scores.stores import Store, StoreConfig, StoreFault, StoreRefusedError
+from group_scores.transforms.batching import (
+    NAMESPACE,
+    BatchingDoFn,
+    BatchSize,
+    Outcome,
+    refuse,
+    split,
+)
+from group_scores.transforms.elements import ActivityUpdate, ProcessedActivity, Refusal
+from group_scores.transforms.fetch_best_score import best_scores_of
+from group_scores.transforms.merge_agg import merge_agg
+from group_scores.transforms.resources import shared_store
+from group_scores.transforms.retry import Retry
+from group_scores.transforms.write_attempt import read_attempts
+
+STAGE = "WriteAgg"
+
+
+@dataclass
+class AggregatesWritten:
+    """What became of a batch of updates; `written` counts rows."""
+
+    processed: list[ProcessedActivity]
+    refused: list[Refusal]
+    written: int
+
+
+def write_aggregates(
+    store: Store, updates: Sequence[ActivityUpdate], metrics: tuple[str, ...], retry: Retry
+) -> AggregatesWritten:
+    """Write every update, also one that looks unchanged: a stale write may be under way.
+
+    A write that failed may have taken effect, or may take effect later, with the attempts as they
+    were then. So it is not written again: the attempts are read again and what they give now is
+    written, with a greater time.
+    Raises StoreTransientError when the store stays away for longer than `retry` allows.
+    """
+    # Nothing to say of a learner without any attempt that counts.
+    writing = [update for update in updates if update.agg.metrics or update.agg.details]
+
+    def write(some: list[ActivityUpdate], tries: int) -> list[StoreFault | None]:
+        if tries:
+            some = recompute(store, some, metrics)
+        return store.write_aggregates([update.agg for update in some])
+
+    faults = retry.each(writing, write)
+    refused = {
+        id(update): str(fault)
+        for update, fault in zip(writing, faults, strict=True)
+        if isinstance(fault, StoreRefusedError)
+    }
+    return AggregatesWritten(
+        [
+            ProcessedActivity(update.agg.key, update.certificate_attempt_id, len(update.records))
+            for update in updates
+            if id(update) not in refused
+        ],
+        [
+            Refusal(record, STAGE, refused[id(update)])
+            for update in updates
+            if id(update) in refused
+            for record in update.records
+        ],
+        len(writing) - len(refused),
+    )
+
+
+def recompute(
+    store: Store, updates: Sequence[ActivityUpdate], metrics: tuple[str, ...]
+) -> list[ActivityUpdate]:
+    """Read the attempts behind the updates again; one try, the caller repeats."""
+    reads = read_attempts(store, [update.agg.key for update in updates], Retry(0))
+    return [
+        merge_agg(
+            best_scores_of(
+                update.agg.key,
+                reads[update.agg.key],
+                update.contents,
+                details=store.wants_details,
+            ),
+            metrics,
+        )
+        for update in updates
+    ]
+
+
+class _WriteFn(BatchingDoFn[ActivityUpdate]):
+    def __init__(
+        self, store: StoreConfig, metrics: tuple[str, ...], retry: Retry, size: BatchSize
+    ) -> None:
+        super().__init__(size)
+        self._store = store
+        self._metrics = metrics
+        self._retry = retry
+        self._written = Metrics.counter(NAMESPACE, "aggregates_written")
+
+    def size_of(self, element: ActivityUpdate) -> int:
+        return sum(len(record.value) for record in element.records)
+
+    def flush(
+        self, batch: list[ActivityUpdate]
+    ) -> Iterator[ProcessedActivity | beam.pvalue.TaggedOutput]:
+        store = self._retry.call(lambda: shared_store(self._store))
+        result = write_aggregates(store, batch, self._metrics, self._retry)
+        self._written.inc(result.written)
+        yield from result.processed
+        yield from map(refuse, result.refused)
+
+
+@dataclass
+class WriteAgg(beam.PTransform):
+    """Write each row's update at the time its attempts were read."""
+
+    store: StoreConfig
+    metrics: tuple[str, ...] = METRICS
+    retry: Retry = Retry()
+    size: BatchSize = BatchSize()
+
+    def expand(self, updates: beam.PCollection) -> Outcome:
+        """ActivityUpdate -> ProcessedActivity, Refusal."""
+        do_fn = _WriteFn(self.store, self.metrics, self.retry, self.size)
+        return split(updates, "Write", do_fn, ProcessedActivity)
