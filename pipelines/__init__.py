@@ -1,0 +1,10 @@
+"""The graphs, one module a deployable pipeline, and their options.
+
+A graph reads from top to bottom like the design. How a stage works belongs to `transforms`, how a
+graph is launched to `runners`.
+"""
+
+from group_scores.pipelines.group_scores import build
+from group_scores.pipelines.options import Job
+
+__all__ = ["Job", "build"]
