@@ -1,0 +1,179 @@
+"""A store in memory with Cassandra's rules for cells, among them those that are traps.
+
+For properties that have to look at clocks: every worker has a clock of its own, which steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from group_scores.scores import ActivityAgg, ActivityKey, Question, StoredAttempt
+from group_scores.scores.attempt import created_on_write_time_us
+from group_scores.stores import (
+    AggregateRow,
+    AttemptsRead,
+    AttemptWrite,
+    Selection,
+    StoreFault,
+    StoreTransientError,
+)
+from group_scores.stores.clock import ClusterClock
+
+
+@dataclass
+class Cell:
+    """The winner so far: the greater time, on equal times the greater value."""
+
+    time: int
+    value: Any
+
+    def put(self, time: int, value: Any) -> None:
+        if (time, value) > (self.time, self.value):
+            self.time, self.value = time, value
+
+
+@dataclass
+class ListCell:
+    """An overwritten list: what was there before its time is deleted, its own time is not."""
+
+    elements: list[tuple[int, Any]] = field(default_factory=list)
+    deleted_to: int = -(2**63)
+
+    def put(self, time: int, values: Sequence[Any]) -> None:
+        self.deleted_to = max(self.deleted_to, time - 1)
+        self.elements += [(time, value) for value in values]
+
+    @property
+    def value(self) -> list[Any]:
+        return [value for time, value in self.elements if time > self.deleted_to]
+
+
+class Cluster:
+    """The rows, and the time by which the workers' clocks are set."""
+
+    def __init__(self) -> None:
+        self.us = 1_700_000_000_000_000
+        self.attempts: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.aggregates: dict[ActivityKey, dict[str, Any]] = {}
+
+
+class ModelStore:
+    """A worker's view of the cluster, with `wall_us` as the worker's own clock."""
+
+    wants_details = True
+
+    def __init__(self, cluster: Cluster, wall_us: Callable[[], int]) -> None:
+        self._cluster = cluster
+        self._clock = ClusterClock(
+            self._tick, wall_us=wall_us, monotonic_us=lambda: cluster.us - 10**15
+        )
+
+    def _tick(self) -> int:
+        self._cluster.us += 10
+        return self._cluster.us
+
+    def now_us(self) -> int:
+        self._tick()
+        return self._clock.now_us()
+
+    def read_attempts(
+        self, keys: Sequence[ActivityKey], *, for_writing: bool = False
+    ) -> list[AttemptsRead | StoreFault]:
+        try:
+            t_us = self.now_us()
+        except StoreTransientError as error:
+            return [error] * len(keys)
+        return [AttemptsRead(t_us, list(self._read(key))) for key in keys]
+
+    def _read(self, key: ActivityKey) -> Iterator[StoredAttempt]:
+        for (user, course, batch, content, attempt), row in sorted(self._cluster.attempts.items()):
+            if (course, user, batch) == key:
+                yield StoredAttempt(
+                    content,
+                    attempt,
+                    row["last_attempted_on"].value,
+                    row["total_score"].value,
+                    row["total_max_score"].value,
+                    row["last_attempted_on"].time,
+                    "created_on" in row,
+                )
+
+    def write_attempts(self, writes: Sequence[AttemptWrite]) -> list[StoreFault | None]:
+        for write in writes:
+            a = write.attempt
+            key = (a.user_id, a.course_id, a.batch_id, a.content_id, a.attempt_id)
+            row = self._cluster.attempts.setdefault(key, {"question": ListCell()})
+            values = {
+                "last_attempted_on": a.last_attempted_on_ms,
+                "updated_on": write.now_us // 1000,
+                "total_score": a.total_score,
+                "total_max_score": a.total_max_score,
+                "grand_total": a.grand_total,
+            }
+            _put(row, values, write.write_us)
+            row["question"].put(write.write_us, [_question(q) for q in a.questions])
+            if write.create:
+                time = created_on_write_time_us(write.now_us)
+                _put(row, {"created_on": write.now_us // 1000}, time)
+        return [None] * len(writes)
+
+    def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
+        for update in updates:
+            row = self._cluster.aggregates.setdefault(
+                update.key, {"agg": {}, "aggregates": {}, "updated": {}, "details": ListCell()}
+            )
+            _put(row["agg"], update.agg, update.t_us)
+            _put(row["aggregates"], update.metrics, update.t_us)
+            _put(row["updated"], dict.fromkeys(update.metrics, update.updated_ms), update.t_us)
+            if update.details is not None:
+                row["details"].put(update.t_us, update.details)
+        return [None] * len(updates)
+
+    def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
+        empty: dict[str, Any] = {"agg": {}, "aggregates": {}, "updated": {}, "details": ListCell()}
+        rows = [self._cluster.aggregates.get(key, empty) for key in keys]
+        return [
+            AggregateRow(
+                _values(row["agg"]),
+                _values(row["aggregates"]),
+                _values(row["updated"]),
+                row["details"].value,
+            )
+            for row in rows
+        ]
+
+    def scan(self, table: str, selection: Selection) -> Iterator[dict[str, object]]:
+        assert table == "attempts"
+        assert selection.batch_id is None
+        assert selection.user_id is None
+        for key, row in sorted(self._cluster.attempts.items()):
+            if key[1] != selection.course_id:
+                continue
+            names = ("user_id", "course_id", "batch_id", "content_id", "attempt_id")
+            record: dict[str, object] = dict(zip(names, key, strict=True))
+            for name, cell in row.items():
+                record[name] = cell.value
+            yield record
+
+    def close(self) -> None: ...
+
+
+def _question(question: Question) -> dict[str, Any]:
+    fields = msgspec.to_builtins(question)
+    return {("assess_ts" if k == "assess_ts_ms" else k): v for k, v in fields.items()}
+
+
+def _put(cells: dict[str, Cell], values: dict[str, Any], time: int) -> None:
+    for name, value in values.items():
+        if name in cells:
+            cells[name].put(time, value)
+        else:
+            cells[name] = Cell(time, value)
+
+
+def _values(cells: dict[str, Cell]) -> dict[str, Any]:
+    return {name: cell.value for name, cell in cells.items()}
