@@ -85,8 +85,6 @@ def run(
             try:
                 result = pipeline.run()
                 result.wait_until_finish()
-            except GroupScoresError:
-                raise
             except Exception as error:
                 raise _cause(error) from error
             finally:
@@ -113,7 +111,7 @@ def _watching(
 def _cause(error: Exception) -> GroupScoresError:
     """Find our own error in what the runner made of it: often a text with a traceback."""
     found: GroupScoresError | None = None
-    for name, message, stage in _OUR_ERROR.findall(str(error)):
+    for name, message, stage in _OUR_ERROR.findall(f"{type(error).__name__}: {error}"):
         kind = getattr(errors, name, None)
         if isinstance(kind, type) and issubclass(kind, GroupScoresError):
             found = kind(f"{message} (in {stage.split('/')[0]})" if stage else message)

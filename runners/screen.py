@@ -7,47 +7,71 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
+
+from group_scores.runners.command import printable, write_out
 
 _PLAIN_WIDTH = 120  # where there is no terminal to ask
 _INTERVAL_S = 0.2
+_SPEED_OVER_S = 20.0
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console of the terminal's width; wide enough for a row where there is none."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+def _console(*, stderr: bool = False) -> Console:
+    # Nothing in an id or a file name is markup, an emoji or worth a colour.
+    settings = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}
+    made = Console(**settings)  # type: ignore[arg-type]
+    return made if made.is_terminal else Console(**settings, width=_PLAIN_WIDTH)  # type: ignore[arg-type]
+
+
+def tell(what: RenderableType) -> None:
+    """Print on standard error: what is said of the work, beside its result."""
+    _console(stderr=True).print(what, soft_wrap=isinstance(what, str))
+
+
+def show(what: RenderableType) -> None:
+    """Print on standard output: what was asked for."""
+    out = _console()
+    with out.capture() as captured:
+        out.print(what, soft_wrap=isinstance(what, str))
+    write_out(captured.get())
+
+
+def count(number: float, one: str) -> str:
+    """Return `1 event`, `2,000 events`."""
+    return f"{number:,.0f} {one}{'' if number == 1 else 's'}"
 
 
 class _Rate(TextColumn):
     def __init__(self) -> None:
         super().__init__("")
 
-    def render(self, task):  # type: ignore[no-untyped-def]
-        return f"{task.speed:,.0f} events/s" if task.speed else ""
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
 @contextmanager
-def progress(
-    out: Console, title: str, total: int | None, done: Callable[[], int]
-) -> Iterator[None]:
-    """Show a line with the events read so far, their rate and the time left; on a terminal only."""
+def progress(title: str, total: int | None, done: Callable[[], int]) -> Iterator[None]:
+    """Show a line with the events so far, their rate and the time left; on a terminal only."""
+    out = _console(stderr=True)
     if not out.is_terminal:
         yield
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -55,7 +79,8 @@ def progress(
         TimeRemainingColumn(),
     )
     stop = threading.Event()
-    with Progress(*columns, console=out, transient=True) as bar:
+    line = Progress(*columns, console=out, transient=True, speed_estimate_period=_SPEED_OVER_S)
+    with line as bar:
         task = bar.add_task(title, total=total)
 
         def follow() -> None:
@@ -76,12 +101,14 @@ def scores_tables(rows: Iterable[Mapping[str, object]]) -> Iterator[Table]:
     """Yield a table of best scores for each course and batch of the aggregate rows."""
     batches: dict[tuple[str, str], list[tuple[str, ...]]] = {}
     for row in rows:
-        place = (str(row["activity_id"]), str(row["context_id"]).removeprefix("cb:"))
+        course, batch = str(row["activity_id"]), str(row["context_id"]).removeprefix("cb:")
+        place = (printable(course), printable(batch))
         batches.setdefault(place, []).extend(score_lines(row))
     for (course, batch), lines in sorted(batches.items()):
         if not lines:
             continue
-        table = Table(title=f"Course {course}, batch {batch}", title_justify="left")
+        title = f"Course {course}, batch {batch}"
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         table.add_column("Learner", overflow="fold")
         table.add_column("Assessment", overflow="fold")
         for name in ("Best score", "of", "Attempts"):
@@ -103,8 +130,8 @@ def score_lines(row: Mapping[str, object]) -> Iterator[tuple[str, ...]]:
         if metric != "score":
             continue
         yield (
-            str(row["user_id"]),
-            content,
+            printable(str(row["user_id"])),
+            printable(content),
             _number(values[key]),
             _number(values.get(f"max_score:{content}")),
             _number(values.get(f"attempts_count:{content}")),
@@ -124,12 +151,15 @@ def _number(value: float | None) -> str:
 def _time(value_ms: float | None) -> str:
     if value_ms is None:
         return ""
-    return datetime.fromtimestamp(value_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    try:
+        return datetime.fromtimestamp(value_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError):  # a time past the year 9999, from elsewhere
+        return f"{value_ms:.0f} ms"
 
 
 def summary_table(summary: Mapping[str, float]) -> Table:
     """Return the counts of a run as a table."""
-    table = Table(show_header=False)
+    table = Table(show_header=False, box=box.SIMPLE)
     table.add_column()
     table.add_column(justify="right")
     for name, value in summary.items():

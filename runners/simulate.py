@@ -1,16 +1,22 @@
-"""Realistic assessment events, the same for the same seed."""
+"""Realistic assessment events, the same for the same seed, in constant memory."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
 
+from group_scores.runners.simulate_faults import spoil, with_strange_fields
+
 _START_MS = 1_760_000_000_000
+_EVENT_EVERY_MS = 977
 _ATTEMPTS_A_LEARNER = 8
-_BACKLOG = 1000  # how far a redelivered or shuffled event can be from its place
+_MOST_LEARNERS = 2_000  # at a time: a simulation of any length takes the same memory
+_BACKLOG = 1_000  # how far a redelivered or shuffled event can be from its place
+_CHANNEL = "0124784842112040965"
+_PDATA = {"id": "dev.sunbird.portal", "ver": "3.9.0", "pid": "sunbird-portal.contentplayer"}
 _TOPICS = ("fractions", "photosynthesis", "magnetism", "the water cycle", "soil", "percentages")
 _encode = msgspec.json.Encoder().encode
 
@@ -30,18 +36,18 @@ class Simulation:
 
 
 def simulate(simulation: Simulation) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (key, event) pairs: the learner's id and one JSON text, 2 to 10 kB."""
+    """Yield (key, event) pairs: the learner's id and one message, mostly of 2 to 10 kB."""
     draw = random.Random(simulation.seed)
     return _redelivered(_shuffled(_events(simulation, draw), simulation, draw), simulation, draw)
 
 
 def _events(simulation: Simulation, draw: random.Random) -> Iterator[tuple[bytes, bytes]]:
-    world = _World(draw, max(1, simulation.events // _ATTEMPTS_A_LEARNER))
+    world = _World(draw, simulation.events)
     for number in range(simulation.events):
         event = world.event(number)
         key = str(event["userId"]).encode()
         if draw.random() < simulation.invalid:
-            yield key, _spoil(event, draw)
+            yield key, spoil(_encode(event), draw)
         else:
             yield key, _encode(event)
 
@@ -76,137 +82,129 @@ def _redelivered(
                 yield recent[draw.randrange(len(recent))]
 
 
-class _World:
-    """Courses with batches and assessments, and learners who attempt them."""
+@dataclass(frozen=True)
+class _Assessment:
+    content_id: str
+    questions: list[dict[str, object]]
 
-    def __init__(self, draw: random.Random, learners: int) -> None:
+
+@dataclass(frozen=True)
+class _Course:
+    course_id: str
+    batches: list[str]
+    assessments: list[_Assessment]
+
+
+@dataclass
+class _Learner:
+    """A learner, with the attempt that was sent last: it may be sent again in another state."""
+
+    user_id: str
+    course: _Course
+    batches: list[str]
+    skill: float
+    assessment: _Assessment | None = None
+    attempt_id: str = ""
+    time_ms: int = 0
+
+
+class _World:
+    """Courses with batches and assessments, and learners who come, attempt them and go."""
+
+    def __init__(self, draw: random.Random, events: int) -> None:
         self._draw = draw
+        learners = max(1, events // _ATTEMPTS_A_LEARNER)
         courses = max(1, min(20, learners // 12))
-        self._courses = [
-            {
-                "id": self._content_id(),
-                "batches": [f"01{draw.randrange(10**17):017d}" for _ in range(2)],
-                "assessments": [self._assessment() for _ in range(3)],
-            }
-            for _ in range(courses)
-        ]
-        self._learners = [
-            (self._uuid(), draw.choice(self._courses), draw.random()) for _ in range(learners)
-        ]
-        self._last: dict[str, dict[str, object]] = {}
+        self._courses = [self._course() for _ in range(courses)]
+        self._learners = [self._learner() for _ in range(min(learners, _MOST_LEARNERS))]
+        self._turnover = (learners - len(self._learners)) / max(1, events)
 
     def event(self, number: int) -> dict[str, object]:
-        """Return the next event: a new attempt, a corrected one, or one without answers."""
+        """Return the next event: a new attempt, another state of the last, or one of no answers."""
         draw = self._draw
-        user_id, course, skill = draw.choice(self._learners)
-        time_ms = _START_MS + number * 977 + draw.randrange(900)
-        before = self._last.get(user_id)
-        if before is not None and draw.random() < 0.08:
-            # The player sends an attempt again, with more answers or with an older state of it.
-            content = before["content"]
-            attempt_id = str(before["attempt"])
-            if draw.random() < 0.3:
-                time_ms = int(str(before["time"])) - draw.randrange(1, 5000)
-        else:
-            content = draw.choice(course["assessments"])
-            attempt_id = f"{draw.getrandbits(128):032x}"
-        self._last[user_id] = {"content": content, "attempt": attempt_id, "time": time_ms}
-        assert isinstance(content, dict)
-        event = {
-            "assessmentTs": time_ms,
-            # A learner stays in one batch, but for a few who are in both.
-            "batchId": course["batches"][int(skill * 2.1) % 2],
-            "courseId": course["id"],
-            "userId": user_id,
-            "attemptId": attempt_id,
-            "contentId": content["id"],
-            "events": [],
+        if self._turnover and draw.random() < self._turnover:
+            self._learners[draw.randrange(len(self._learners))] = self._learner()
+        learner = draw.choice(self._learners)
+        time_ms = self._begin_attempt(learner, _START_MS + number * _EVENT_EVERY_MS)
+        assert learner.assessment is not None
+        event: dict[str, object] = {
+            "assessmentTs": time_ms if draw.random() < 0.99 else float(time_ms),
+            "batchId": draw.choice(learner.batches),
+            "courseId": learner.course.course_id,
+            "userId": learner.user_id,
+            "attemptId": learner.attempt_id,
+            "contentId": learner.assessment.content_id,
         }
-        if draw.random() > 0.01:
-            event["events"] = self._answers(event, content, skill, time_ms)
+        kind = draw.random()
+        if kind > 0.015:
+            event["events"] = self._answers(event, learner, time_ms)
+        elif kind > 0.005:  # the rest has no field of that name
+            event["events"] = [] if kind > 0.01 else None
         return event
 
+    def _begin_attempt(self, learner: _Learner, time_ms: int) -> int:
+        """Decide what the learner does next; return its assessmentTs."""
+        draw = self._draw
+        time_ms += draw.randrange(900)
+        if learner.assessment is None or draw.random() > 0.08:
+            learner.assessment = draw.choice(learner.course.assessments)
+            learner.attempt_id = f"{draw.getrandbits(128):032x}"
+        elif draw.random() < 0.3:
+            # An older state of an attempt, sent after the newer: it changes nothing.
+            return learner.time_ms - draw.randrange(1, 5000)
+        learner.time_ms = time_ms
+        return time_ms
+
     def _answers(
-        self, event: dict[str, object], content: dict[str, object], skill: float, time_ms: int
+        self, event: dict[str, object], learner: _Learner, time_ms: int
     ) -> list[dict[str, object]]:
         draw = self._draw
-        session = f"{draw.getrandbits(128):032x}"
-        answers = []
-        questions = content["questions"]
-        assert isinstance(questions, list)
-        for index, question in enumerate(questions, 1):
-            for _ in range(1 if draw.random() < 0.85 else 2):  # some are answered twice
-                time_ms += draw.randrange(1000, 20_000)
-                answers.append(self._answer(event, question, index, skill, time_ms, session))
+        about = _surroundings(event, session=f"{draw.getrandbits(128):032x}")
+        answers: list[dict[str, object]] = []
+        assert learner.assessment is not None
+        for index, question in enumerate(learner.assessment.questions, 1):
+            for _ in range(1 if draw.random() < 0.92 else 2):  # some are answered twice
+                if draw.random() < 0.98:  # now and then at one and the same time
+                    time_ms += draw.randrange(1000, 20_000)
+                edata = {"item": question, "index": index, **self._result(question, learner.skill)}
+                mid = f"ASSESS:{draw.getrandbits(128):032x}"
+                answer = {"eid": "ASSESS", "ets": time_ms, "ver": "3.1", "mid": mid, **about}
+                answer["edata"] = edata
+                answers.append(with_strange_fields(answer, draw) if draw.random() < 0.004 else answer)
         return answers
 
-    def _answer(
-        self,
-        event: dict[str, object],
-        question: dict[str, object],
-        index: int,
-        skill: float,
-        time_ms: int,
-        session: str,
-    ) -> dict[str, object]:
+    def _result(self, question: dict[str, object], skill: float) -> dict[str, object]:
         draw = self._draw
         right = draw.random() < 0.35 + 0.6 * skill
         maximum = question["maxscore"]
         assert isinstance(maximum, int)
-        score = maximum if right else round(draw.choice((0, 0, 0.33, 0.5)) * maximum, 2)
         chosen = draw.randrange(1, 5)
-        answered: object = [{str(chosen): f'{{"text":"option {chosen}\\n"}}'}]
-        if draw.random() < 0.005:
-            answered = "skipped"  # players have sent such things: an optional field, ignored
         return {
-            "eid": "ASSESS",
-            "ets": time_ms,
-            "ver": "3.1",
-            "mid": f"ASSESS:{draw.getrandbits(128):032x}",
-            "actor": {"id": event["userId"], "type": "User"},
-            "context": {
-                "channel": "0124784842112040965",
-                "pdata": {
-                    "id": "dev.sunbird.portal",
-                    "ver": "3.9.0",
-                    "pid": "sunbird-portal.contentplayer",
-                },
-                "env": "contentplayer",
-                "sid": session,
-                "did": session[::-1],
-                "cdata": [
-                    {"id": event["courseId"], "type": "course"},
-                    {"id": event["batchId"], "type": "batch"},
-                    {"id": event["attemptId"], "type": "AttemptId"},
-                ],
-                "rollup": {"l1": "0124784842112040965"},
-            },
-            "object": {
-                "id": event["contentId"],
-                "type": "Content",
-                "ver": "1",
-                "rollup": {"l1": event["courseId"]},
-            },
-            "tags": ["0124784842112040965"],
-            "edata": {
-                "item": question,
-                "index": index,
-                "pass": "Yes" if right else "No",
-                "score": score,
-                "resvalues": answered,
-                "duration": draw.choice((2, 4, 8, 14, 24, 7.5)),
-            },
+            "pass": "Yes" if right else "No",
+            "score": maximum if right else round(draw.choice((0, 0, 0.33, 0.5)) * maximum, 2),
+            "resvalues": [{str(chosen): f'{{"text":"option {chosen}\\n"}}'}],
+            "duration": draw.choice((2, 4, 8, 14, 24, 7.5)),
         }
 
-    def _assessment(self) -> dict[str, object]:
+    def _learner(self) -> _Learner:
         draw = self._draw
-        return {
-            "id": self._content_id(),
-            "questions": [self._question(draw.choice(_TOPICS)) for _ in range(draw.choice((4, 5)))],
-        }
+        course = draw.choice(self._courses)
+        # A learner is in one batch of the course, but for a few who are in both.
+        batches = course.batches if draw.random() < 0.05 else [draw.choice(course.batches)]
+        return _Learner(self._uuid(), course, batches, skill=draw.random())
 
-    def _question(self, topic: str) -> dict[str, object]:
+    def _course(self) -> _Course:
         draw = self._draw
+        batches = [f"01{draw.randrange(10**17):017d}" for _ in range(2)]
+        sizes = (3, 4, 6) if draw.random() < 0.5 else (4, 5, 6)
+        return _Course(self._content_id(), batches, [self._assessment(size) for size in sizes])
+
+    def _assessment(self, questions: int) -> _Assessment:
+        return _Assessment(self._content_id(), [self._question() for _ in range(questions)])
+
+    def _question(self) -> dict[str, object]:
+        draw = self._draw
+        topic = draw.choice(_TOPICS)
         params: list[dict[str, str]] = [
             {str(n): f'{{"text":"option {n} about {topic}, as the book has it\\n"}}'}
             for n in range(1, 5)
@@ -233,53 +231,28 @@ class _World:
         return f"do_{self._draw.randrange(10**20, 10**21)}"
 
 
-def _first(event: dict[str, object]) -> dict[str, object]:
-    """Return the first answer of the event, which is given one where it has none."""
-    events = event["events"]
-    assert isinstance(events, list)
-    if not events:
-        events.append({"ets": 1, "edata": {"item": {"id": "q", "maxscore": 1}, "score": 0}})
-    answer: dict[str, object] = events[0]
-    return answer
-
-
-def _edata(event: dict[str, object], **fields: object) -> bytes:
-    answer = _first(event)
-    edata = answer["edata"]
-    assert isinstance(edata, dict)
-    return _with_first(event, answer | {"edata": edata | fields})
-
-
-def _item(event: dict[str, object], **fields: object) -> bytes:
-    edata = _first(event)["edata"]
-    assert isinstance(edata, dict)
-    return _edata(event, item=edata["item"] | fields)
-
-
-def _with_first(event: dict[str, object], answer: dict[str, object]) -> bytes:
-    events = event["events"]
-    assert isinstance(events, list)
-    return _encode(event | {"events": [answer, *events[1:]]})
-
-
-_SPOILERS: tuple[Callable[[dict[str, object]], bytes], ...] = (
-    lambda e: _encode(e)[:-40],  # cut off: not JSON
-    lambda e: _encode(e).replace(b'"userId"', b'"\xff\xfe"', 1)[::-1],  # neither JSON nor UTF-8
-    lambda e: _encode([e]),
-    lambda e: _encode({k: v for k, v in e.items() if k != "userId"}),
-    lambda e: _encode(e | {"userId": "u" * 70_000}),
-    lambda e: _encode(e | {"courseId": "  "}),
-    lambda e: _encode(e | {"assessmentTs": str(e["assessmentTs"])}),
-    lambda e: _encode(e | {"assessmentTs": 0}),
-    lambda e: _encode(e | {"events": {"not": "a list"}}),
-    lambda e: _edata(e, score="NaN"),
-    lambda e: _edata(e, score=None),
-    lambda e: _edata(e, item=None),
-    lambda e: _item(e, maxscore=-1),
-    lambda e: _item(e, id=""),
-    lambda e: _with_first(e, _first(e) | {"ets": None}),
-)
-
-
-def _spoil(event: dict[str, object], draw: random.Random) -> bytes:
-    return draw.choice(_SPOILERS)(event)
+def _surroundings(event: dict[str, object], session: str) -> dict[str, object]:
+    """Return what an answer's telemetry says of who, where and with what, as recorded."""
+    return {
+        "actor": {"id": event["userId"], "type": "User"},
+        "context": {
+            "channel": _CHANNEL,
+            "pdata": _PDATA,
+            "env": "contentplayer",
+            "sid": session,
+            "did": session[::-1],
+            "cdata": [
+                {"id": event["courseId"], "type": "course"},
+                {"id": event["batchId"], "type": "batch"},
+                {"id": event["attemptId"], "type": "AttemptId"},
+            ],
+            "rollup": {"l1": _CHANNEL},
+        },
+        "object": {
+            "id": event["contentId"],
+            "type": "Content",
+            "ver": "1",
+            "rollup": {"l1": event["courseId"]},
+        },
+        "tags": [_CHANNEL],
+    }

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, cast
 
-from group_scores.stores import AddressError
+from group_scores.stores import AddressError, ServiceUnavailableError
 
 Send = Callable[[bytes, bytes], None]
+
+_FLUSH_EVERY_S = 1.0  # at a rate: how long an event may take to be on its way for good
 
 
 @contextmanager
@@ -20,56 +22,86 @@ def open_destination(address: str, rate: float | None) -> Iterator[Send]:
 
     Raises AddressError or ServiceUnavailableError.
     """
-    pace = _pace(rate)
     if address.startswith("kafka:"):
-        from group_scores.transforms.kafka.address import KafkaAddress
-        from group_scores.transforms.kafka.check import check_topic
-        from group_scores.transforms.kafka.writer import KafkaWriter
-
-        target = KafkaAddress.parse(address, role="sink")
-        check_topic(target)
-        writer = KafkaWriter(target)
-
-        def produce(key: bytes, event: bytes) -> None:
-            pace()
-            writer.send(event, key)
-
-        yield produce
-        writer.flush()
-        return
-    with _file(address) as file:
-
-        def send(_: bytes, event: bytes) -> None:
-            pace()
-            # One event a line: an invalid one that holds a line feed cannot be told apart.
-            file.write(event.replace(b"\n", b" ") + b"\n")
-            if rate:
-                file.flush()
-
-        yield send
+        with _topic(address, rate) as send:
+            yield send
+    else:
+        with _file(address, rate) as send:
+            yield send
 
 
 @contextmanager
-def _file(address: str) -> Iterator[IO[bytes]]:
+def _topic(address: str, rate: float | None) -> Iterator[Send]:
+    from group_scores.transforms.kafka.address import KafkaAddress
+    from group_scores.transforms.kafka.check import check_topic
+    from group_scores.transforms.kafka.writer import KafkaWriter
+
+    target = KafkaAddress.parse(address, role="sink")
+    check_topic(target)
+    writer = KafkaWriter(target)
+    pace = _pace(rate)
+    flushed = time.monotonic()
+
+    def send(key: bytes, event: bytes) -> None:
+        nonlocal flushed
+        pace()
+        writer.send(event, key)
+        if rate and time.monotonic() - flushed > _FLUSH_EVERY_S:
+            writer.flush()
+            flushed = time.monotonic()
+
+    yield send
+    writer.flush()
+
+
+@contextmanager
+def _file(address: str, rate: float | None) -> Iterator[Send]:
+    pace = _pace(rate)
+    try:
+        with _open(address) as file:
+
+            def send(_: bytes, event: bytes) -> None:
+                pace()
+                # In a file one event is one line: JSON means the same without its line feeds.
+                file.write(event.replace(b"\n", b" ") + b"\n")
+                if rate:
+                    file.flush()
+
+            yield send
+            file.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        place = "standard output" if address == "-" else address
+        raise ServiceUnavailableError(
+            f"{place} cannot be written: {error.strerror}; mend that, or name another place"
+        ) from None
+
+
+@contextmanager
+def _open(address: str) -> Iterator[IO[bytes]]:
     if address == "-":
+        if sys.stdout is None:
+            raise AddressError("standard output is closed; name a file or kafka://HOST:PORT/TOPIC")
         yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
         return
     if "://" in address:
-        raise AddressError(f"{address!r} is no place for events; name a file or kafka://…/TOPIC")
+        raise AddressError(
+            f"{address!r} is no place for events; name a file, '-' or kafka://HOST:PORT/TOPIC"
+        )
     try:
-        file = _open(address)
+        raw = open(address, "wb")
     except OSError as error:
-        raise AddressError(f"{address} cannot be written: {error.strerror}") from None
-    with file:
-        yield file
-
-
-def _open(path: str) -> IO[bytes]:
-    if path.endswith(".gz"):
-        # The time in a gzip header would make two equal runs differ.
-        return cast(IO[bytes], gzip.GzipFile(path, "wb", mtime=0))
-    return open(path, "wb")
+        raise AddressError(
+            f"{address} cannot be written: {error.strerror}; name another file"
+        ) from None
+    with raw:
+        if not address.endswith(".gz"):
+            yield raw
+            return
+        # A name or a time in the gzip header would make two equal runs differ.
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
+            yield cast(IO[bytes], packed)
 
 
 def _pace(rate: float | None) -> Callable[[], None]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,7 +20,7 @@ SOURCE_NAME = "AssessmentAggregator"
 """`metadata.src`, which today's consumers of the failed topic read."""
 
 _ENVELOPE_BYTES = 4096  # what metadata and wrapping take at most, beside the payload
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_OURS = ("validation_error", "src", "stage", "topic", "partition", "offset")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -32,16 +32,16 @@ def dead_letter(record: SourceRecord, stage: str, reason: str) -> bytes:
     """
     text = _utf8_or_none(record.value)
     if text is None:
-        encoded = base64.b64encode(record.value).decode()
-        return _encode(
-            {"raw": encoded, "encoding": "base64", "metadata": _metadata(record, stage, reason, {})}
-        )
-    fields = _object_fields(text)
-    if fields is None:
-        return _encode({"raw": text, "metadata": _metadata(record, stage, reason, {})})
-    own = _own_metadata(fields.pop("metadata", None))
-    fields["metadata"] = msgspec.Raw(_encode(_metadata(record, stage, reason, own)))
-    return _encode(fields).translate(None, b"\r\n")  # outside of strings: JSON escapes them inside
+        raw = {"raw": base64.b64encode(record.value).decode(), "encoding": "base64"}
+        return _encode(raw | {"metadata": _metadata(record, stage, reason)})
+    fields = _fields(text)
+    own = [field.value for field in fields or () if field.name == "metadata"]
+    if fields is None or len(own) > 1:
+        return _encode({"raw": text, "metadata": _metadata(record, stage, reason)})
+    metadata = _merged(own[0] if own else "{}", record, stage, reason)
+    kept = [field.text for field in fields if field.name != "metadata"]
+    letter = _object([*kept, f'"metadata":{metadata}'])
+    return letter.encode().translate(None, b"\r\n")  # outside of strings: JSON escapes them inside
 
 
 def cut_dead_letter(record: SourceRecord, stage: str, reason: str, limit: int) -> bytes:
@@ -49,7 +49,7 @@ def cut_dead_letter(record: SourceRecord, stage: str, reason: str, limit: int) -
 
     `metadata.size` and `metadata.sha256` tell what the whole is, its position where it is.
     """
-    metadata = _metadata(record, stage, reason[:1000], {}) | {
+    metadata = _metadata(record, stage, reason[:1000]) | {
         "cut": True,
         "size": len(record.value),
         "sha256": hashlib.sha256(record.value).hexdigest(),
@@ -58,8 +58,7 @@ def cut_dead_letter(record: SourceRecord, stage: str, reason: str, limit: int) -
     while True:
         start = record.value[:keep]
         try:
-            # A cut inside a character is not an encoding fault: the incomplete tail is dropped.
-            body: dict[str, Any] = {"raw": _utf8_prefix(start)}
+            body: dict[str, Any] = {"raw": _utf8_prefix(start, cut=keep < len(record.value))}
         except UnicodeDecodeError:
             body = {"raw": base64.b64encode(start).decode(), "encoding": "base64"}
         letter = _encode(body | {"metadata": metadata})
@@ -74,7 +73,7 @@ def unwrap(record: SourceRecord) -> SourceRecord | None:
     Raises InvalidEventError for a dead letter that was cut: the whole has to come from its source.
     """
     try:
-        letter = json.loads(record.value)
+        letter = json.loads(record.value.decode())
     except (ValueError, RecursionError):
         return None
     if not isinstance(letter, dict) or not isinstance(letter.get("raw"), str):
@@ -101,42 +100,61 @@ def unwrap(record: SourceRecord) -> SourceRecord | None:
 
 
 def _metadata(
-    record: SourceRecord, stage: str, reason: str, own: dict[str, msgspec.Raw]
+    record: SourceRecord, stage: str, reason: str, position: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    position = _position(record)
-    if _value(own.get("src")) == SOURCE_NAME:
-        position = _first_position({name: _value(own.get(name)) for name in position}) or position
-    # A reason may quote the event, and so hold what UTF-8 does not.
-    sentence = reason.encode("utf-8", "backslashreplace").decode()
-    return own | {"validation_error": sentence, "src": SOURCE_NAME, "stage": stage} | position
+    return {
+        "validation_error": _printable(reason),
+        "src": SOURCE_NAME,
+        "stage": stage,
+    } | (position or _position(record))
+
+
+def _printable(text: str) -> str:
+    # A reason may quote the event, and a path be no UTF-8: both hold what JSON cannot.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _position(record: SourceRecord) -> dict[str, Any]:
-    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    return {
+        "topic": _printable(record.topic),
+        "partition": record.partition,
+        "offset": record.offset,
+    }
 
 
 def _first_position(metadata: dict[str, Any]) -> dict[str, Any] | None:
     position = {name: metadata.get(name) for name in ("topic", "partition", "offset")}
     known = (
         isinstance(position["topic"], str)
+        and position["topic"] == _printable(position["topic"])
         and isinstance(position["partition"], int | None)
         and isinstance(position["offset"], int)
     )
     return position if known else None
 
 
-def _own_metadata(own: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
-    """Return the event's own metadata fields; a metadata that is no object goes into `original`."""
-    if own is None:
-        return {}
-    fields = _object_fields(bytes(own).decode())
-    return {"original": own} if fields is None else fields
+def _merged(own: str, record: SourceRecord, stage: str, reason: str) -> str:
+    """Return the text of the event's own metadata with ours put in.
+
+    Where it has our names already and they are not from us, or where it is no object, it is kept
+    whole as `original`.
+    """
+    fields = _fields(own)
+    found = {field.name: field.value for field in fields or () if field.name in _OURS}
+    position = None
+    if fields is None or (found and _value(found.get("src")) != SOURCE_NAME):
+        kept = [f'"original":{own}']
+    else:
+        kept = [field.text for field in fields if field.name not in _OURS]
+        position = _first_position({name: _value(value) for name, value in found.items()})
+    ours = _encode(_metadata(record, stage, reason, position)).decode()
+    return _object([*kept, ours[1:-1]])
 
 
-def _value(raw: msgspec.Raw | None) -> Any:
+def _value(text: str | None) -> Any:
     """Return the value of a small field, or None where it is absent or not to be decoded."""
     try:
-        return None if raw is None else json.loads(bytes(raw))
+        return None if text is None else json.loads(text)
     except (ValueError, RecursionError):
         return None
 
@@ -148,40 +166,59 @@ def _utf8_or_none(value: bytes) -> str | None:
         return None
 
 
-def _utf8_prefix(start: bytes) -> str:
+def _utf8_prefix(start: bytes, *, cut: bool) -> str:
     try:
         return start.decode()
     except UnicodeDecodeError as error:
-        if len(start) - error.start < 4 and error.reason == "unexpected end of data":
+        # A cut inside a character is not an encoding fault: the incomplete tail is dropped.
+        if cut and len(start) - error.start < 4 and error.reason == "unexpected end of data":
             return start[: error.start].decode()
         raise
 
 
-def _object_fields(text: str) -> dict[str, msgspec.Raw] | None:
-    """Return the top-level fields of a JSON object, each as the text it came in; else None."""
-    try:
-        return _decode_object(text.encode())
-    except (msgspec.MsgspecError, RecursionError):
-        pass
-    # JSON that the fast decoder does not take: a lone surrogate escape. json.dumps writes such an
-    # escape again; a number that it could not write again as it was makes the event a wrapped one.
-    try:
-        tree = json.loads(text, parse_constant=_refuse, parse_float=_float)
-        if not isinstance(tree, dict):
-            return None
-        for name in tree:
-            name.encode()
-        return {name: msgspec.Raw(json.dumps(value).encode()) for name, value in tree.items()}
-    except (ValueError, RecursionError):
-        return None
+class _Field(NamedTuple):
+    """A field of an object: its name, its value's text, and the text of both."""
+
+    name: str
+    value: str
+    text: str
+
+
+def _object(fields: list[str]) -> str:
+    return "{" + ",".join(fields) + "}"
 
 
 def _refuse(name: str) -> float:
-    raise ValueError(name)
+    raise ValueError(f"{name} is not JSON")
 
 
-def _float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
+# Numbers are not read: an integer may be longer than what Python converts.
+_scan = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse).raw_decode
+_to_name = re.compile(r"[ \t\r\n{,]*")
+_to_value = re.compile(r"[ \t\r\n:]*")
+
+
+def _fields(text: str) -> list[_Field] | None:
+    """Return the fields of a JSON object as they were written, repeated ones too; else None."""
+    text = text.strip(" \t\r\n")
+    try:
+        tree, end = _scan(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(tree, dict) or end != len(text):
+        return None
+    fields = []
+    start = _next(_to_name, text, 0)
+    while text[start] != "}":
+        name, at = _scan(text, start)
+        value = _next(_to_value, text, at)
+        _, end = _scan(text, value)
+        fields.append(_Field(name, text[value:end], text[start:end]))
+        start = _next(_to_name, text, end)
+    return fields
+
+
+def _next(gap: re.Pattern[str], text: str, at: int) -> int:
+    found = gap.match(text, at)
+    assert found  # a gap may be empty
+    return found.end()

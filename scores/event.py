@@ -135,7 +135,7 @@ def decode_leniently(data: bytes) -> _Event:
     if not isinstance(tree, dict):
         raise InvalidEventError("", f"the message is {_A_JSON[type(tree)]}, not a JSON object")
     try:
-        return msgspec.convert(_readable(tree, _SHAPE), _Event)
+        return msgspec.convert(_convertible(tree, _NO_TEXT), _Event)
     except msgspec.ValidationError as error:
         raise _explain(str(error)) from None
 
@@ -150,20 +150,25 @@ def _integer(digits: str) -> int | float:
     return int(digits) if math.isfinite(double) else double
 
 
-_SHAPE: dict[str, Any] = {"events": {"edata": {"item": {}}}}  # where the types above look for names
+# The used fields that are no text, as they lie within each other.
+_NO_TEXT: dict[str, Any] = {
+    "assessmentTs": {},
+    "events": {"ets": {}, "edata": {"score": {}, "item": {"maxscore": {}}}},
+}
 
 
-def _readable(value: Any, shape: dict[str, Any]) -> Any:
-    """Leave out the unknown fields whose names `msgspec.convert` fails on: a lone surrogate."""
+def _convertible(value: Any, no_text: dict[str, Any]) -> Any:
+    """Take out what `msgspec.convert` fails on: a lone surrogate in a name, or for a number."""
     if isinstance(value, dict):
         return {
-            name: _readable(inner, shape[name]) if name in shape else inner
+            name: _convertible(inner, no_text[name]) if name in no_text else inner
             for name, inner in value.items()
             if _is_utf8(name)
         }
     if isinstance(value, list):
-        return [_readable(inner, shape) for inner in value]
-    return value
+        # A list within the list is wrong, and is not followed: it may be as deep as it likes.
+        return [each if isinstance(each, list) else _convertible(each, no_text) for each in value]
+    return "" if isinstance(value, str) else value  # no text is right here, so any will do
 
 
 def _check(event: _Event) -> AssessEvent:

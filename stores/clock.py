@@ -12,6 +12,10 @@ greater time; its aggregate then lacks that attempt until the learner's next eve
 re-aggregation, writes it again. A machine whose own wall clock is more than MAX_SKEW_US off is
 not trusted at all and does not write: such a machine has lost its time service, and everything
 else that it stamps would be wrong too.
+
+A machine that sleeps (a virtual one that is moved or restored) loses time that the monotonic clock
+does not count. Its wall clock shows that: where the two drift apart by more than DRIFT_US, the
+cluster is asked again before any time is given out.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from group_scores.stores.errors import ClockSkewError
 
 MAX_SKEW_US = 5_000_000
 RESYNC_S = 30.0
+DRIFT_US = 100_000
 _PROBES = 5
 
 
@@ -56,17 +61,22 @@ class ClusterClock:
         self._lock = threading.Lock()
         self._offset_us: int | None = None  # cluster time less monotonic time
         self._synced_us = 0  # monotonic
+        self._wall_offset_us = 0  # wall time less monotonic time, when synced
         self._last_us = 0
 
     def now_us(self) -> int:
         """Return the cluster's time; raises ClockSkewError beyond the bound."""
         with self._lock:
-            elapsed_us = self._monotonic_us() - self._synced_us
-            if self._offset_us is None or elapsed_us > RESYNC_S * 1_000_000:
+            if self._offset_us is None or self._is_due():
                 self._sync()
             assert self._offset_us is not None
             self._last_us = max(self._last_us + 1, self._monotonic_us() + self._offset_us)
             return self._last_us
+
+    def _is_due(self) -> bool:
+        monotonic_us = self._monotonic_us()
+        drift_us = self._wall_us() - monotonic_us - self._wall_offset_us
+        return monotonic_us - self._synced_us > RESYNC_S * 1_000_000 or abs(drift_us) > DRIFT_US
 
     def _sync(self) -> None:
         # The probe with the shortest round trip bounds the error best.
@@ -81,6 +91,7 @@ class ClusterClock:
         before = self._offset_us
         self._offset_us = offset_us
         self._synced_us = self._monotonic_us()
+        self._wall_offset_us = self._wall_us() - self._synced_us
         if before is not None and abs(offset_us - before) > self._max_skew_us:
             # The times given out since the last measurement were wrong by that much: whatever is
             # under way with one of them must not be written.

@@ -31,7 +31,7 @@ class StoreConfig:
                 "(sqlite:PATH or cassandra://HOST:PORT/KEYSPACE)"
             )
         if scheme == "sqlite":
-            if not rest or rest.startswith("//"):
+            if not rest or rest.startswith("//") or rest == ":memory:":
                 raise AddressError(
                     f"{self.address!r} names no file; write sqlite:PATH, such as sqlite:scores.db"
                 )

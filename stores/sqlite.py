@@ -10,16 +10,21 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from group_scores.scores import ActivityAgg, ActivityKey, StoredAttempt
 from group_scores.scores.keys import ACTIVITY_TYPE
-from group_scores.stores.errors import AddressError, StoreFault, StoreTransientError
+from group_scores.stores.errors import (
+    AddressError,
+    StoreFault,
+    StoreRefusedError,
+    StoreTransientError,
+)
 from group_scores.stores.protocol import (
     AggColumns,
     AggregateRow,
@@ -73,7 +78,15 @@ WHERE excluded.write_us > write_us
    OR (excluded.write_us = write_us AND excluded.value > value)
 """
 _TICK = "UPDATE clock SET us = max(us + 1, ?) RETURNING us"
+_READ_AGGREGATE = """
+SELECT map, key, value FROM user_activity_agg_cell
+WHERE activity_id = ? AND user_id = ? AND context_id = ?
+"""
+_UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.DataError)  # a value that no column takes
 _json_text = msgspec.json.Encoder().encode
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -91,18 +104,7 @@ class SqliteStore:
         ]
         self._details = agg_details is not False
         self._lock = threading.RLock()
-        folder = Path(path).absolute().parent
-        if not folder.is_dir():
-            raise AddressError(f"sqlite:{path}: the folder {folder} does not exist; make it first")
-        try:
-            self._db = sqlite3.connect(
-                path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False
-            )
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise AddressError(f"sqlite:{path}: {error}; name another file") from None
+        self._db = _open(path)
 
     @property
     def wants_details(self) -> bool:
@@ -112,11 +114,7 @@ class SqliteStore:
     def now_us(self) -> int:
         """Return a time from the file itself, so that all its users share one clock."""
         with self._transaction() as db:
-            return self._tick(db)
-
-    @staticmethod
-    def _tick(db: sqlite3.Connection) -> int:
-        (us,) = db.execute(_TICK, (time.time_ns() // 1000,)).fetchone()
+            (us,) = db.execute(_TICK, (time.time_ns() // 1000,)).fetchone()
         return int(us)
 
     @contextmanager
@@ -126,37 +124,44 @@ class SqliteStore:
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._db
+                    self._db.execute("COMMIT")
                 except BaseException:
-                    self._db.execute("ROLLBACK")
+                    if self._db.in_transaction:  # not where SQLite has rolled it back
+                        self._db.execute("ROLLBACK")
                     raise
-                self._db.execute("COMMIT")
             except sqlite3.OperationalError as error:
                 raise StoreTransientError(f"sqlite:{self._path}: {error}") from error
+            except sqlite3.DatabaseError as error:
+                raise AddressError(f"sqlite:{self._path}: {error}; name another file") from error
+
+    def _each(
+        self, items: Sequence[S], do: Callable[[sqlite3.Connection, S], T]
+    ) -> list[T | StoreFault]:
+        """Do all in one transaction; an item with an unfit value is refused and leaves nothing."""
+        try:
+            with self._transaction() as db:
+                return [_alone(db, do, item) for item in items]
+        except StoreTransientError as fault:
+            return [fault] * len(items)
 
     def read_attempts(
         self, keys: Sequence[ActivityKey], *, for_writing: bool = False
     ) -> list[AttemptsRead | StoreFault]:
-        """See `Store`. One transaction: the time and the rows belong together."""
+        """See `Store`. One transaction, after the time."""
         try:
-            with self._transaction() as db:
-                return [self._read(db, key) for key in keys]
+            t_us = self.now_us()
         except StoreTransientError as fault:
             return [fault] * len(keys)
 
-    def _read(self, db: sqlite3.Connection, key: ActivityKey) -> AttemptsRead:
-        t_us = self._tick(db)
-        rows = db.execute(_READ_ATTEMPTS, (key.user_id, key.course_id, key.batch_id))
-        return AttemptsRead(t_us, [_attempt(row) for row in rows])
+        def read(db: sqlite3.Connection, key: ActivityKey) -> AttemptsRead:
+            rows = db.execute(_READ_ATTEMPTS, (key.user_id, key.course_id, key.batch_id))
+            return AttemptsRead(t_us, [_attempt(row) for row in rows])
+
+        return self._each(keys, read)
 
     def write_attempts(self, writes: Sequence[AttemptWrite]) -> list[StoreFault | None]:
         """See `Store`. One transaction."""
-        try:
-            with self._transaction() as db:
-                for write in writes:
-                    self._write(db, write)
-        except StoreTransientError as fault:
-            return [fault] * len(writes)
-        return [None] * len(writes)
+        return self._each(writes, self._write)
 
     @staticmethod
     def _write(db: sqlite3.Connection, write: AttemptWrite) -> None:
@@ -184,30 +189,19 @@ class SqliteStore:
 
     def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
         """See `Store`."""
-        try:
-            with self._transaction() as db:
-                return [self._read_aggregate(db, key) for key in keys]
-        except StoreTransientError as fault:
-            return [fault] * len(keys)
+        return self._each(keys, self._read_aggregate)
 
     @staticmethod
     def _read_aggregate(db: sqlite3.Connection, key: ActivityKey) -> AggregateRow:
-        rows = db.execute(
-            "SELECT map, key, value FROM user_activity_agg_cell "
-            "WHERE activity_id = ? AND user_id = ? AND context_id = ?",
-            (key.course_id, key.user_id, key.context_id),
-        )
+        rows = db.execute(_READ_AGGREGATE, (key.course_id, key.user_id, key.context_id))
         return _aggregate_row(rows.fetchall())
 
     def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
         """See `Store`. One transaction."""
-        try:
-            with self._transaction() as db:
-                for update in updates:
-                    db.executemany(_WRITE_CELL, self._cells(update))
-        except StoreTransientError as fault:
-            return [fault] * len(updates)
-        return [None] * len(updates)
+        return self._each(updates, self._write_aggregate)
+
+    def _write_aggregate(self, db: sqlite3.Connection, update: ActivityAgg) -> None:
+        db.executemany(_WRITE_CELL, self._cells(update))
 
     def _cells(self, update: ActivityAgg) -> Iterator[tuple[object, ...]]:
         key = update.key
@@ -232,6 +226,8 @@ class SqliteStore:
             yield from scan(selection)
         except sqlite3.OperationalError as error:
             raise StoreTransientError(f"sqlite:{self._path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise AddressError(f"sqlite:{self._path}: {error}; name another file") from error
 
     def _scan_attempts(self, selection: Selection) -> Iterator[dict[str, object]]:
         where, values = _where(
@@ -242,7 +238,7 @@ class SqliteStore:
             f"SELECT {_ATTEMPT_COLUMNS} FROM assessment_aggregator{where} "
             "ORDER BY user_id, course_id, batch_id, content_id, attempt_id"
         )
-        for row in self._cursor(query, values):
+        for row in self._rows(query, values):
             record = dict(zip(names, row, strict=True))
             record["question"] = [
                 _question_record(question) for question in json.loads(record["question"])
@@ -261,7 +257,7 @@ class SqliteStore:
         )
         cells: list[tuple[str, str, object]] = []
         current: tuple[str, ...] = ()
-        for *key, name, metric, value in self._cursor(query, values):
+        for *key, name, metric, value in self._rows(query, values):
             if tuple(key) != current:
                 if cells:
                     yield _aggregate_record(current, cells)
@@ -270,15 +266,65 @@ class SqliteStore:
         if cells:
             yield _aggregate_record(current, cells)
 
-    def _cursor(self, query: str, values: list[str]) -> sqlite3.Cursor:
+    def _rows(self, query: str, values: list[str]) -> Iterator[tuple[Any, ...]]:
         # A connection of its own: a scan must not hold up the writers, nor see half a transaction.
         uri = Path(self._path).absolute().as_uri() + "?mode=ro"
-        return sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT_S).execute(query, values)
+        with closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT_S)) as db:
+            yield from db.execute(query, values)
 
     def close(self) -> None:
         """See `Store`."""
         with self._lock:
             self._db.close()
+
+
+def _open(path: str) -> sqlite3.Connection:
+    """Open the file and make its tables; raises AddressError where it cannot be ours."""
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise AddressError(f"sqlite:{path}: the folder {folder} does not exist; make it first")
+    try:
+        db = sqlite3.connect(
+            path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error as error:
+        raise AddressError(f"sqlite:{path}: {error}; name another file") from None
+    try:
+        _set_up(db)
+    except sqlite3.Error as error:
+        db.close()
+        raise AddressError(f"sqlite:{path}: {error}; name another file") from None
+    return db
+
+
+def _set_up(db: sqlite3.Connection) -> None:
+    """Make the tables, also where another process is about to make them."""
+    end = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            # SQLite waits for no lock here: of two that open a new file at once, one is refused.
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.executescript(_SCHEMA)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _alone(
+    db: sqlite3.Connection, do: Callable[[sqlite3.Connection, S], T], item: S
+) -> T | StoreFault:
+    db.execute("SAVEPOINT item")
+    try:
+        return do(db, item)
+    except _UNFIT as error:
+        db.execute("ROLLBACK TO item")
+        return StoreRefusedError(f"a value cannot be stored: {error}")
+    finally:
+        db.execute("RELEASE item")
 
 
 def _attempt(row: tuple[Any, ...]) -> StoredAttempt:

@@ -102,10 +102,10 @@ def breakages() -> list[Breakage]:
     """Every way in which a field of an event can break a rule."""
     found = [Breakage((name,), value, name) for name in IDS for value in _NOT_TEXT]
     found += [Breakage(("assessmentTs",), value, "assessmentTs") for value in _NOT_TIME]
-    wrong_lists: list[Any] = ["", "x", {}, {"0": 1}, 0, 1, 1.5, True, False]
+    wrong_lists: list[Any] = ["", "x", "\ud800", {}, {"0": 1}, 0, 1, 1.5, True, False]
     found += [Breakage(("events",), value, "events") for value in wrong_lists]
     rules: list[tuple[tuple[str, ...], list[Any]]] = [
-        (("events", "[]"), [None, 5, "x", [], True]),
+        (("events", "[]"), [None, 5, "x", "\ud800", [], True]),
         (("events", "[]", "ets"), _NOT_TIME),
         (("events", "[]", "edata"), _NOT_OBJECT),
         (("events", "[]", "edata", "score"), _NOT_NUMBER),
@@ -147,6 +147,8 @@ _NOT_NUMBER: list[Any] = [
     "",
     "1",
     "NaN",
+    "\ud800",
+    Literal('"\udcff"'),
     True,
     False,
     [],
@@ -173,13 +175,14 @@ _NOT_TIME: list[Any] = [
     MAX_TIME_MS + 1,
     float(MAX_TIME_MS + 1),
 ]
-_NOT_OBJECT: list[Any] = [MISSING, None, 5, "x", [], [{}], True]
+_NOT_OBJECT: list[Any] = [MISSING, None, 5, "x", "\ud800", Literal('"\udcff"'), [], [{}], True]
 
 # Every rule by which a key can be too long: the ids that are as long as can be, and by how much
 # one more byte is too many. Measured on Cassandra 5.0.6.
+_SHORT = {"batchId": 1, "contentId": 1, "attemptId": 1}
 KEY_LIMITS: list[tuple[dict[str, int], str]] = [
-    ({"userId": 65_519, "courseId": 1}, "userId"),  # Course + course + user + 9 bytes
-    ({"courseId": 65_519, "userId": 1}, "courseId"),
+    ({"userId": 65_519, "courseId": 1, **_SHORT}, "userId"),  # Course + course + user + 9 bytes
+    ({"courseId": 65_519, "userId": 1, **_SHORT}, "courseId"),
     ({"courseId": 32_760, "userId": 32_760}, "courseId"),
     ({"batchId": 65_532, "userId": 1, "contentId": 1, "attemptId": 1}, "batchId"),  # cb:
     ({"contentId": 65_520, "userId": 1, "batchId": 1, "attemptId": 1}, "contentId"),
@@ -219,7 +222,7 @@ numbers = st.one_of(
     st.integers(-(10**20), 10**20),
 )
 _whole_bytes = st.sampled_from(
-    [Literal('"\udcff"'), Literal('"a\udcc3\udc28"'), Literal('"\udced\udcb0\udc80"')]
+    [Literal('"\udcff"'), Literal('"a\udcc3("'), Literal('"\udced\udcb0\udc80"')]
 )
 strange = st.one_of(
     st.sampled_from(
@@ -249,7 +252,7 @@ strange = st.one_of(
 keys = texts | st.sampled_from(["\ud800", "x\udfff", Literal('"\udcff"'), "id", "raw", "metadata"])
 
 
-def json_values(leaves: st.SearchStrategy[Any], size: int = 6) -> st.SearchStrategy[Any]:
+def json_values(leaves: st.SearchStrategy[Any], size: int = 4) -> st.SearchStrategy[Any]:
     """Draw JSON of these leaves, with strange keys."""
     return st.recursive(
         leaves,
@@ -265,7 +268,7 @@ def json_values(leaves: st.SearchStrategy[Any], size: int = 6) -> st.SearchStrat
 plain_json = st.none() | st.booleans() | numbers | texts
 any_json = json_values(plain_json | strange)
 _maps = st.lists(st.dictionaries(texts, texts | any_json, max_size=3), max_size=3)
-_optional = {
+_optional: dict[str, st.SearchStrategy[Any]] = {
     "type": st.sampled_from(["mcq", "ftb"]) | texts | any_json,
     "title": texts | any_json,
     "desc": texts | any_json,
@@ -276,33 +279,37 @@ _optional = {
 _unknown = st.dictionaries(
     st.text(string.ascii_uppercase, min_size=1, max_size=3), any_json, max_size=2
 )
+_others = st.builds(dict.__or__, st.fixed_dictionaries({}, optional=_optional), _unknown)
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> dict[str, Any]:
+def answers(draw: st.DrawFn, plain: bool = False) -> dict[str, Any]:
     """Draw an answer that keeps the rules, with anything in what is optional or unknown."""
     found = answer(
         draw(st.sampled_from(["q1", "q2", "q3"]) | ids),
         ets=draw(times),
         score=draw(numbers),
         maxscore=draw(st.integers(0, 10) | st.floats(0, 1e300) | st.just(Literal("-0.0"))),
-        **draw(st.fixed_dictionaries({}, optional=_optional)),
-        **draw(_unknown),
+        **({} if plain else draw(_others)),
     )
-    found["edata"] |= draw(_unknown)
-    found["edata"]["item"] |= draw(_unknown)
+    if not plain:
+        found["edata"] |= draw(_unknown)
+        found["edata"]["item"] |= draw(_unknown)
     return found
 
 
 @st.composite
-def events(draw: st.DrawFn, least: int = 0) -> dict[str, Any]:
-    """Draw an event that keeps the rules, with at least that many answers."""
-    given = draw(st.lists(answers(), min_size=least, max_size=4))
+def events(draw: st.DrawFn, least: int = 0, plain: bool = False) -> dict[str, Any]:
+    """Draw an event that keeps the rules, with at least that many answers.
+
+    A plain one has nothing in it that is optional or unknown.
+    """
+    given = draw(st.lists(answers(plain), min_size=least, max_size=4))
     found = event(
         *given,
         **draw(st.fixed_dictionaries(dict.fromkeys(IDS, ids))),
         assessmentTs=draw(times),
-        **draw(_unknown),
+        **({} if plain else draw(_unknown)),
     )
     if not given:
         found["events"] = draw(st.sampled_from([None, [], MISSING]))

@@ -132,12 +132,13 @@ def counts(row: Mapping[str, Any]) -> bool:
 
 
 def expected_aggregates(
-    rows: Iterable[Mapping[str, Any]], asked: Iterable[Asked]
+    rows: Iterable[Mapping[str, Any]], asked: Iterable[Asked], *, details: bool = True
 ) -> dict[ActivityKey, Row]:
     """The rows of user_activity_agg after the assessments `asked` for were computed from `rows`.
 
     Only the metric keys of assessments that were asked for are written; `agg_details` holds all
-    attempts of the learner in the batch. Nothing is written for a learner without attempts there.
+    attempts of the learner in the batch. Nothing is written for a learner without attempts there,
+    nor, without `details` (`--agg-details off`), for one without any in what was asked for.
     """
     learners: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in filter(counts, rows):
@@ -148,14 +149,14 @@ def expected_aggregates(
         in_batch = learners.get((user, course, batch))
         if not in_batch:
             continue
-        row = expected.setdefault(
-            (course, user, f"cb:{batch}"),
-            {"agg": {}, "aggregates": {}, "agg_details": expected_details(in_batch)},
-        )
+        values: Row = {"agg": {}, "aggregates": {}}
+        if details:
+            values["agg_details"] = expected_details(in_batch)
+        row = expected.setdefault((course, user, f"cb:{batch}"), values)
         for metric, value in metrics([a for a in in_batch if a["content_id"] == content]).items():
             row["agg"][f"{metric}:{content}"] = stored_int(value)
             row["aggregates"][f"{metric}:{content}"] = float(value)
-    return expected
+    return {key: row for key, row in expected.items() if details or row["agg"]}
 
 
 def metrics(attempts: list[Mapping[str, Any]]) -> dict[str, float]:
@@ -230,14 +231,18 @@ def read_detail(detail: str) -> tuple[list[tuple[str, Any]], bool]:
 
 
 def compare_aggregates(
-    actual: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]], asked: Iterable[Asked]
+    actual: Iterable[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
+    asked: Iterable[Asked],
+    *,
+    details: bool = True,
 ) -> list[str]:
     """How the rows that `dump --table aggregates` prints differ from what they must be.
 
     Keys of the maps that are no metric of this pipeline are not looked at; a null map is empty.
     A column that the table lacks (absent from every row) is not compared.
     """
-    expected = expected_aggregates(rows, asked)
+    expected = expected_aggregates(rows, asked, details=details)
     found = {(row["activity_id"], row["user_id"], row["context_id"]): row for row in actual}
     wrong = [f"{key}: no such row is expected" for key in found if key not in expected]
     for key, values in expected.items():

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 Row = dict[str, Any]
@@ -68,7 +69,11 @@ def unwrapped(message: bytes) -> bytes:
 
 
 def encodable(text: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def required_text(value: Any, field: str) -> str:
@@ -212,6 +217,7 @@ def read_answer(answer: Any, field: str) -> Row:
     }
 
 
+@lru_cache(maxsize=100_000)  # a message is looked at several times, and is always the same
 def read_message(message: bytes) -> tuple[Asked, Row | None]:
     """The assessment that a message is about, and its attempt's row when it has answers.
 

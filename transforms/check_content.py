@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry as RedisRetry
 
-from group_scores.stores.errors import AddressError, ServiceUnavailableError
+from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
 from group_scores.transforms.batching import BatchingDoFn, BatchSize, Outcome, refuse, split
 from group_scores.transforms.elements import ParsedEvent, Refusal
 from group_scores.transforms.resources import shared
@@ -21,10 +23,13 @@ STAGE = "CheckContent"
 PASSWORD_VARIABLE = "REDIS_PASSWORD"
 _ADDRESS = re.compile(r"redis://([^/:@?#]+|\[[^]]+\])(?::(\d{1,5}))?(?:/(\d{1,4}))?")
 _FORM = "write redis://HOST:PORT/DB"
+_ACCESS = ("NOAUTH", "NOPERM", "WRONGPASS")
+
+_log = logging.getLogger(__name__)
 
 
 class ContentIndex:
-    """The sets `{courseId}:{courseId}:leafnodes` of a Redis.
+    """The sets `{courseId}:{courseId}:leafnodes` of a Redis; for any thread.
 
     Raises AddressError for an address that is none, or a password that is wrong.
     """
@@ -32,6 +37,7 @@ class ContentIndex:
     def __init__(self, address: str, timeout_s: float = 5.0) -> None:
         host, port, database = parse_address(address)
         self._address = address
+        self._no_sets: set[str] = set()
         self._redis = redis.Redis(
             host=host,
             port=port,
@@ -39,42 +45,64 @@ class ContentIndex:
             password=os.environ.get(PASSWORD_VARIABLE),
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            decode_responses=False,
+            retry=RedisRetry(NoBackoff(), 0),  # trying again is the stage's
+            protocol=2,  # which every server speaks
         )
 
     def check(self) -> None:
-        """Raise ServiceUnavailableError where it does not answer."""
-        self._call(lambda: self._redis.ping())
+        """Raise what `lacks` would raise, by asking for nothing in particular."""
+        self.lacks([("group-scores", "check")])
 
     def lacks(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Tell, for each (course, content), whether the course's set exists and lacks it.
 
-        One round trip. Raises ServiceUnavailableError.
+        One round trip. Raises ServiceUnavailableError, and AddressError where access is refused.
         """
+        names = [f"{course_id}:{course_id}:leafnodes" for course_id, _ in pairs]
         pipe = self._redis.pipeline(transaction=False)
-        for course_id, content_id in pairs:
-            name = f"{course_id}:{course_id}:leafnodes"
+        for name, (_, content_id) in zip(names, pairs, strict=True):
             pipe.exists(name)
             pipe.sismember(name, content_id)
-        answers = self._call(pipe.execute)
-        return [bool(answers[i]) and not answers[i + 1] for i in range(0, len(answers), 2)]
-
-    def _call(self, function: Callable[[], Any]) -> Any:
         try:
-            return function()
-        except redis.AuthenticationError as error:
-            raise AddressError(
-                f"{self._address}: {error}; set {PASSWORD_VARIABLE} in the environment"
-            ) from None
+            answers = pipe.execute(raise_on_error=False)
+            return [
+                self._is_lacking(name, exists, is_member)
+                for name, exists, is_member in zip(
+                    names, answers[::2], answers[1::2], strict=True
+                )
+            ]
         except redis.RedisError as error:
-            if str(error).startswith("NOAUTH"):
-                raise AddressError(
-                    f"{self._address}: {error}; set {PASSWORD_VARIABLE} in the environment"
-                ) from None
-            raise ServiceUnavailableError(
-                f"the content index {self._address} does not answer ({error}); "
-                "start it, or correct the address"
-            ) from error
+            raise self._explain(error) from error
+
+    def _is_lacking(self, name: str, exists: object, is_member: object) -> bool:
+        if isinstance(is_member, redis.ResponseError) and str(is_member).startswith("WRONGTYPE"):
+            # One course's broken entry must not stop the others.
+            if name not in self._no_sets:
+                _log.warning("%r in %s is no set; the course is not checked", name, self._address)
+                self._no_sets.add(name)
+            return False
+        for answer in (exists, is_member):
+            if isinstance(answer, redis.RedisError):
+                raise answer
+        return bool(exists) and not is_member
+
+    def _explain(self, error: redis.RedisError) -> GroupScoresError:
+        text = str(error)
+        if isinstance(error, redis.AuthenticationError) or text.startswith(_ACCESS):
+            return AddressError(
+                f"the content index {self._address} refuses access ({text}); check "
+                f"{PASSWORD_VARIABLE} in the environment"
+            )
+        if "DB index is out of range" in text:
+            return AddressError(f"{self._address}: {text}; correct the number at the end")
+        if isinstance(error, redis.InvalidResponse):
+            return AddressError(
+                f"what answers at {self._address} is no Redis; check the port (often 6379)"
+            )
+        return ServiceUnavailableError(
+            f"the content index {self._address} does not answer ({text.rstrip('.')}); "
+            "start it, or correct the address"
+        )
 
     def close(self) -> None:
         """Release the connections."""
@@ -83,6 +111,11 @@ class ContentIndex:
 
 def parse_address(address: str) -> tuple[str, int, int]:
     """Return (host, port, database number); raises AddressError."""
+    if "@" in address:
+        raise AddressError(
+            "the redis address carries credentials before '@'; set the password as "
+            f"{PASSWORD_VARIABLE} in the environment"
+        )
     found = _ADDRESS.fullmatch(address)
     if not found or not 0 < int(found[2] or 6379) < 65536:
         raise AddressError(f"{address!r} is not a content index; {_FORM}")

@@ -6,10 +6,10 @@ machine keeps its count in a file of its own; the launcher adds the files up.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 _EVERY = 200
 _lock = threading.Lock()
@@ -36,24 +36,24 @@ class Progress:
         """Write this process's count to its file."""
         if self.folder is None:
             return
-        with _lock:
-            count = _counts.get(self.folder, 0)
-            _written[self.folder] = count
-        # Whole at once: the reader never sees half a number. The folder may be gone: the launcher
-        # was interrupted, or the worker is on another machine.
-        try:
+        # The folder may be gone: the launcher was interrupted, or is on another machine.
+        with _lock, contextlib.suppress(OSError):
+            count = _written[self.folder] = _counts.get(self.folder, 0)
             path = os.path.join(self.folder, str(os.getpid()))
-            with open(path, "w", encoding="ascii") as file:
-                file.write(f"{count:020d}")
-        except OSError:
-            pass
+            file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                # All digits at once and never fewer: the reader does not see half a number.
+                os.pwrite(file, b"%020d" % count, 0)
+            finally:
+                os.close(file)
 
     def read(self) -> int:
         """Return the events of all processes so far."""
         if self.folder is None:
             return 0
         total = 0
-        for path in Path(self.folder).iterdir():
-            text = path.read_text(encoding="ascii")
-            total += int(text) if text else 0
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self.folder):
+                with open(entry.path, "rb") as file:
+                    total += int(file.read() or 0)
         return total

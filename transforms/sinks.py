@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
+import io
 import os
+import stat
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -40,23 +45,36 @@ class FileSink:
 
     def write(self, messages: Sequence[bytes], shorten: Shorten | None = None) -> None:
         """See `Sink`: on the disk when this returns, because the source is committed next."""
+        lines = b"".join(message + b"\n" for message in messages)
         try:
-            with open(self._path, "ab+") as file:
+            with open(self._path, "ab+", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                file.seek(0, os.SEEK_END)
-                if file.tell():
-                    # A process that was killed in the middle of a line must not spoil the next.
-                    file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":
-                        file.write(b"\n")
-                file.write(b"".join(message + b"\n" for message in messages))
-                file.flush()
-                os.fsync(file.fileno())
+                _append(file, lines)
         except OSError as error:
-            raise ServiceUnavailableError(f"{self._path}: {error.strerror}") from error
+            raise ServiceUnavailableError(
+                f"{self._path} cannot be written: {error.strerror}; mend that, and run again"
+            ) from error
 
     def close(self) -> None:
         """See `Sink`."""
+
+
+def _append(file: io.FileIO, lines: bytes) -> None:
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        # A process that was killed in the middle of a line must not spoil the next.
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            lines = b"\n" + lines
+    try:
+        left = memoryview(lines)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.truncate(end)  # no half of a line, and no line that is written twice
+        raise
 
 
 def open_sink(address: str) -> Sink:
@@ -89,8 +107,23 @@ def check_sink(address: str) -> None:
             "or kafka://HOST:PORT/TOPIC"
         )
     folder = path.absolute().parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise AddressError(f"{address}: the folder {folder} does not exist; make it first")
-    target = path if path.exists() else folder
-    if path.is_dir() or not os.access(target, os.W_OK):
-        raise AddressError(f"{address} cannot be written; name another file")
+    try:
+        _try_to_append(path)
+    except OSError as error:
+        raise AddressError(
+            f"{address} cannot be written: {error.strerror}; name another file"
+        ) from None
+
+
+def _try_to_append(path: Path) -> None:
+    """Raise OSError where nothing could be appended; leave no trace where it could."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
+        return
+    if stat.S_ISFIFO(mode):  # opening it would wait for a reader
+        raise OSError(errno.ESPIPE, "it is a pipe, and not a file")
+    path.open("ab").close()

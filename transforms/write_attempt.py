@@ -69,11 +69,10 @@ def write_attempts(
         for index, fault in zip(newest, faults, strict=True):
             if isinstance(fault, StoreRefusedError):
                 refused[index] = str(fault)
-                todo.remove(index)
             else:
                 written.add(index)
-                key = _attempt_key(events[index])
-                todo = [other for other in todo if _attempt_key(events[other]) != key]
+        done = {_attempt_key(events[index]) for index in written}
+        todo = [i for i in todo if i not in refused and _attempt_key(events[i]) not in done]
     touched = {events[index].key.activity for index in written}
     return AttemptsWritten(
         [

@@ -46,9 +46,7 @@ class CassandraAddress:
     @classmethod
     def parse(cls, text: str) -> CassandraAddress:
         """Parse the address; raises AddressError, naming the part that is wrong and the remedy."""
-        uri = parse_uri(
-            text, default_port=DEFAULT_PORT, options=_OPTIONS, needs_path="keyspace"
-        )
+        uri = parse_uri(text, default_port=DEFAULT_PORT, options=_OPTIONS, needs_path="keyspace")
         if not _KEYSPACE.fullmatch(uri.path):
             raise AddressError(
                 f"{uri.path!r} is not a keyspace name: letters, digits and '_', at most 48"

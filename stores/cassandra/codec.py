@@ -14,6 +14,7 @@ from struct import Struct
 
 from group_scores.scores import Question
 
+_SHORT = Struct(">H").pack
 _INT = Struct(">i").pack
 _LONG = Struct(">q").pack
 _DOUBLE = Struct(">d").pack
@@ -75,13 +76,22 @@ def map_of_timestamp(keys: Sequence[str], value_ms: int) -> bytes:
     return b"".join(parts)
 
 
-def list_of_text(values: Sequence[str]) -> bytes:
-    """Encode `list<text>`."""
+def list_of(values: Sequence[bytes]) -> bytes:
+    """Encode a list of values that are encoded themselves."""
     parts = [_INT(len(values))]
-    for value in values:
-        data = value.encode()
+    for data in values:
         parts += (_INT(len(data)), data)
     return b"".join(parts)
+
+
+def routing_key(parts: Sequence[bytes]) -> bytes:
+    """Return what the partitioner hashes: the partition key's columns in the table's order.
+
+    Raises struct.error for a part that is longer than any key can be.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return b"".join([_SHORT(len(part)) + part + b"\0" for part in parts])
 
 
 def _sized(data: bytes) -> bytes:
@@ -132,12 +142,16 @@ QUESTION_FIELDS: dict[str, str] = {
 """The fields of the `question` type and their CQL types."""
 
 
+def _unknown(_: Question) -> bytes:
+    return _NULL
+
+
 def question_encoder(field_names: Sequence[str]) -> Callable[[Sequence[Question]], bytes]:
     """Return the encoder of `list<frozen<question>>` for a type with these fields, in this order.
 
     A field that this project does not know is null.
     """
-    fields = [_FIELDS.get(name, lambda _: _NULL) for name in field_names]
+    fields = [_FIELDS.get(name, _unknown) for name in field_names]
 
     def encode(questions: Sequence[Question]) -> bytes:
         parts = [_INT(len(questions))]

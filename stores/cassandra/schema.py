@@ -35,6 +35,7 @@ _AGGREGATE_COLUMNS = {
 }
 _LATER_COLUMNS = {"aggregates": "map<text, double>", "agg_details": "list<text>"}
 _ATTEMPT_KEY = ("user_id", "course_id", "batch_id", "content_id", "attempt_id")
+_AGGREGATE_KEY = ("activity_type", "activity_id", "user_id", "context_id")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Schema:
     has_aggregates: bool
     has_agg_details: bool
 
+    @property
+    def aggregate_values(self) -> tuple[str, ...]:
+        """The columns of an aggregate row beside its key, always in this order."""
+        later = {"aggregates": self.has_aggregates, "agg_details": self.has_agg_details}
+        return ("agg", "agg_last_updated", *(name for name, has in later.items() if has))
+
 
 def read_schema(keyspace: Any) -> Schema:
     """Read and check the tables in the driver's keyspace metadata.
@@ -61,6 +68,7 @@ def read_schema(keyspace: Any) -> Schema:
     for name, wanted in _LATER_COLUMNS.items():
         if name in aggregates.columns:
             _check_column(keyspace.name, aggregates, name, wanted)
+    _check_aggregate_key(keyspace.name, aggregates)
     return Schema(
         _attempt_partition(keyspace.name, attempts),
         _question_fields(keyspace),
@@ -112,12 +120,29 @@ def _attempt_partition(keyspace: str, table: Any) -> tuple[str, ...]:
     return partition
 
 
+def _check_aggregate_key(keyspace: str, table: Any) -> None:
+    partition = tuple(column.name for column in table.partition_key)
+    key = partition + tuple(column.name for column in table.clustering_key)
+    if partition != _AGGREGATE_KEY[:3] or key != _AGGREGATE_KEY:
+        raise AddressError(
+            f"the primary key of {keyspace}.{table.name} is (({', '.join(partition)}), "
+            f"{', '.join(key[len(partition) :])}); it must be "
+            f"(({', '.join(_AGGREGATE_KEY[:3])}), {_AGGREGATE_KEY[3]})"
+        )
+
+
 def _question_fields(keyspace: Any) -> tuple[str, ...]:
     question = keyspace.user_types["question"]  # the column of that type was checked before
-    for name, found in zip(question.field_names, question.field_types, strict=True):
+    fields = dict(zip(question.field_names, question.field_types, strict=True))
+    for name, wanted in QUESTION_FIELDS.items():
+        if name not in fields:
+            raise AddressError(
+                f"type {keyspace.name}.question has no field {name!r}; "
+                f"add it: ALTER TYPE {keyspace.name}.question ADD {name} {wanted}"
+            )
+        found = fields[name]
         cql = found if isinstance(found, str) else found.cql_parameterized_type()
-        wanted = QUESTION_FIELDS.get(name)
-        if wanted is not None and cql.replace("varchar", "text") != wanted:
+        if cql.replace("varchar", "text") != wanted:
             raise AddressError(
                 f"field {name!r} of type {keyspace.name}.question is {cql}, and must be {wanted}"
             )

@@ -1,25 +1,26 @@
-"""The cluster as a `Store`: prepared statements, a bounded number of them in flight."""
+"""The cluster as a `Store`."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
-from decimal import Decimal
 from typing import Any, TypeVar
 
-from cassandra.cluster import Session
-from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
-from cassandra.util import OrderedMapSerializedKey
-
 from group_scores.scores import ActivityAgg, ActivityKey, StoredAttempt
-from group_scores.scores.attempt import created_on_write_time_us
-from group_scores.scores.keys import ACTIVITY_TYPE
-from group_scores.stores.cassandra import codec
 from group_scores.stores.cassandra.address import CassandraAddress
-from group_scores.stores.cassandra.schema import AGGREGATES, ATTEMPTS, Schema, read_schema
-from group_scores.stores.cassandra.session import TRANSIENT_ERRORS, connect, fault
+from group_scores.stores.cassandra.faults import fault, is_drivers, start_error
+from group_scores.stores.cassandra.packing import (
+    Lookup,
+    Row,
+    batch,
+    pack_lookups,
+    pack_rows,
+)
+from group_scores.stores.cassandra.scan import scan
+from group_scores.stores.cassandra.schema import AGGREGATES, Schema, read_schema
+from group_scores.stores.cassandra.sending import Sender
+from group_scores.stores.cassandra.session import connect
+from group_scores.stores.cassandra.statements import Statements
+from group_scores.stores.cassandra.wire import Bound
 from group_scores.stores.clock import ClusterClock
 from group_scores.stores.errors import AddressError, StoreFault, StoreTransientError
 from group_scores.stores.protocol import (
@@ -32,15 +33,8 @@ from group_scores.stores.protocol import (
 )
 
 IN_FLIGHT = 128
-_PAGE = 1000
-_READ_COLUMNS = (
-    "content_id, attempt_id, toUnixTimestamp(last_attempted_on), total_score, total_max_score"
-)
-_ATTEMPT_SCAN = (
-    "user_id, course_id, batch_id, content_id, attempt_id, created_on, last_attempted_on, "
-    "updated_on, total_score, total_max_score, grand_total, question"
-)
 _UUID_EPOCH_100NS = 0x01B21DD213814000  # 1582-10-15, from which version 1 UUIDs count
+_NOBODY = ActivityKey("-", "-", "-")
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -58,61 +52,28 @@ class CassandraStore:
         in_flight: int = IN_FLIGHT,
     ) -> None:
         self._address = address
-        self._in_flight = in_flight
-        self._session: Session = connect(address)
+        self._session = connect(address)
         try:
-            self._schema = read_schema(
-                self._session.cluster.metadata.keyspaces[address.keyspace]
-            )
-            self._columns = _value_columns(address, self._schema, agg_columns)
+            self._schema = read_schema(self._session.cluster.metadata.keyspaces[address.keyspace])
+            columns = _value_columns(address, self._schema, agg_columns)
             self._details = _details(address, self._schema, agg_details)
-            self._prepare()
+            self._statements = Statements(self._session, self._schema, columns, self._details)
+            self._sender = Sender(self._session, address.keyspace, in_flight)
             self._clock = ClusterClock(self._read_cluster_us)
-        except TRANSIENT_ERRORS as error:
+            self._try_to_read()
+        except BaseException as error:
             self.close()
-            raise StoreTransientError(f"{address}: {error}") from None
-        except BaseException:
-            self.close()
+            if isinstance(error, Exception) and is_drivers(error):
+                raise start_error(address, error) from None
             raise
 
-    def _prepare(self) -> None:
-        prepare = self._session.prepare
-        where = "WHERE user_id = ? AND course_id = ? AND batch_id = ?"
-        self._read = prepare(f"SELECT {_READ_COLUMNS} FROM {ATTEMPTS} {where}")
-        self._read_for_writing = prepare(
-            f"SELECT {_READ_COLUMNS}, WRITETIME(last_attempted_on), "
-            f"toUnixTimestamp(created_on) FROM {ATTEMPTS} {where}"
-        )
-        self._insert = prepare(
-            f"INSERT INTO {ATTEMPTS} (user_id, course_id, batch_id, content_id, attempt_id, "
-            "last_attempted_on, updated_on, total_score, total_max_score, grand_total, question) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
-        )
-        self._insert_created = prepare(
-            f"INSERT INTO {ATTEMPTS} (user_id, course_id, batch_id, content_id, attempt_id, "
-            "created_on) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
-        )
-        maps = ["agg_last_updated", *self._columns]
-        key = f"activity_type = '{ACTIVITY_TYPE}' AND activity_id = ? AND user_id = ?"
-        update = f"UPDATE {AGGREGATES} USING TIMESTAMP ? SET " + ", ".join(
-            f"{name} = {name} + ?" for name in maps
-        )
-        self._update = prepare(f"{update} WHERE {key} AND context_id = ?")
-        if self._details:
-            self._update_details = prepare(
-                f"{update}, agg_details = ? WHERE {key} AND context_id = ?"
-            )
-        self._read_row = prepare(
-            f"SELECT agg, agg_last_updated{self._later_columns()} FROM {AGGREGATES} "
-            f"WHERE {key} AND context_id = ?"
-        )
-        self._time = prepare("SELECT now() FROM system.local")
-        self._encode_questions = codec.question_encoder(self._schema.question_fields)
-
-    def _later_columns(self) -> str:
-        return (", aggregates" if self._schema.has_aggregates else "") + (
-            ", agg_details" if self._schema.has_agg_details else ""
-        )
+    def _try_to_read(self) -> None:
+        """Find out now whether the consistency can be met and the user may read."""
+        for lookup, read in (
+            (self._statements.attempts_lookup, self._read_for_writing),
+            (self._statements.aggregate_lookup, self._statements.read_aggregates),
+        ):
+            self._session.execute(read([lookup(0, _NOBODY)]))
 
     @property
     def wants_details(self) -> bool:
@@ -125,138 +86,94 @@ class CassandraStore:
 
     def _read_cluster_us(self) -> int:
         try:
-            (row,) = self._session.execute(self._time)
-        except TRANSIENT_ERRORS as error:
+            (row,) = self._session.execute(self._statements.time)
+        except Exception as error:
+            if not is_drivers(error):
+                raise
             raise StoreTransientError(f"{self._address}: {error}") from error
         return int((row[0].time - _UUID_EPOCH_100NS) // 10)
 
-    # Reads and writes of the pipeline
+    # Reads
 
     def read_attempts(
         self, keys: Sequence[ActivityKey], *, for_writing: bool = False
     ) -> list[AttemptsRead | StoreFault]:
-        """See `Store`. One statement a key; at a quorum on both sides a read sees every write."""
-        statement = self._read_for_writing if for_writing else self._read
+        """See `Store`. At a quorum on both sides a read sees every write before it."""
         make = _attempt_for_writing if for_writing else _attempt
         try:
             t_us = self.now_us()
         except StoreTransientError as error:
             return [error] * len(keys)
-        return self._each(
+        return self._look_up(
             keys,
-            lambda key: _bound(
-                statement, [key.user_id.encode(), key.course_id.encode(), key.batch_id.encode()]
-            ),
-            lambda rows: AttemptsRead(t_us, [make(row) for row in rows]),
+            self._statements.attempts_lookup,
+            self._read_for_writing if for_writing else self._read,
+            lambda rows: AttemptsRead(t_us, list(map(make, rows))),
         )
 
-    def write_attempts(self, writes: Sequence[AttemptWrite]) -> list[StoreFault | None]:
-        """See `Store`. One statement a row, or one unlogged batch on the row with `created_on`."""
-        return self._each(writes, self._attempt_statement, _nothing)
+    def _read(self, lookups: Sequence[Lookup]) -> Bound:
+        return self._statements.read_attempts(lookups, for_writing=False)
 
-    def _attempt_statement(self, write: AttemptWrite) -> BoundStatement | BatchStatement:
-        attempt = write.attempt
-        key = [
-            attempt.user_id.encode(),
-            attempt.course_id.encode(),
-            attempt.batch_id.encode(),
-            attempt.content_id.encode(),
-            attempt.attempt_id.encode(),
-        ]
-        now = codec.timestamp_ms(write.now_us // 1000)
-        insert = _bound(
-            self._insert,
-            [
-                *key,
-                codec.timestamp_ms(attempt.last_attempted_on_ms),
-                now,
-                codec.double(attempt.total_score),
-                codec.double(attempt.total_max_score),
-                attempt.grand_total.encode(),
-                self._encode_questions(attempt.questions),
-                codec.bigint(write.write_us),
-            ],
-        )
-        if not write.create:
-            return insert
-        created_us = created_on_write_time_us(write.now_us)
-        batch = BatchStatement(BatchType.UNLOGGED)
-        batch.add(insert)
-        batch.add(_bound(self._insert_created, [*key, now, codec.bigint(created_us)]))
-        return batch
+    def _read_for_writing(self, lookups: Sequence[Lookup]) -> Bound:
+        return self._statements.read_attempts(lookups, for_writing=True)
 
     def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
-        """See `Store`. One statement a key."""
-        return self._each(
+        """See `Store`."""
+        return self._look_up(
             keys,
-            lambda key: _bound(
-                self._read_row,
-                [key.course_id.encode(), key.user_id.encode(), key.context_id.encode()],
-            ),
+            self._statements.aggregate_lookup,
+            self._statements.read_aggregates,
             self._aggregate_row,
         )
 
-    def _aggregate_row(self, rows: Iterable[tuple[Any, ...]]) -> AggregateRow:
-        for row in rows:
-            values = list(row[2:])
-            aggregates = values.pop(0) if self._schema.has_aggregates else None
-            details = values.pop(0) if self._schema.has_agg_details else None
-            updated = {key: _epoch_ms(time) for key, time in (row[1] or {}).items()}
-            return AggregateRow(
-                dict(row[0] or {}), dict(aggregates or {}), updated, list(details or ())
-            )
-        return AggregateRow({}, {}, {}, [])
+    def _aggregate_row(self, rows: Sequence[tuple[Any, ...]]) -> AggregateRow:
+        values = dict(zip(self._schema.aggregate_values, rows[0][1:], strict=True)) if rows else {}
+        return AggregateRow(
+            dict(values.get("agg") or {}),
+            dict(values.get("aggregates") or {}),
+            dict(values.get("agg_last_updated") or {}),
+            list(values.get("agg_details") or ()),
+        )
+
+    def _look_up(
+        self,
+        keys: Sequence[ActivityKey],
+        lookup: Callable[[int, ActivityKey], Lookup],
+        statement: Callable[[list[Lookup]], Bound],
+        make: Callable[[Sequence[tuple[Any, ...]]], T],
+    ) -> list[T | StoreFault]:
+        results: dict[int, T | StoreFault] = {}
+        lookups = _built(keys, lookup, results)
+        for group, outcome in self._sender.send(
+            pack_lookups(lookups, self._sender.replica), statement
+        ):
+            if isinstance(outcome, StoreFault):
+                results.update((one.item, outcome) for one in group)
+                continue
+            rows: dict[str, list[tuple[Any, ...]]] = {}
+            for row in outcome:
+                rows.setdefault(row[0], []).append(row)
+            for one in group:
+                results[one.item] = make(rows.get(keys[one.item].user_id, ()))
+        return [results[item] for item in range(len(keys))]
+
+    # Writes
+
+    def write_attempts(self, writes: Sequence[AttemptWrite]) -> list[StoreFault | None]:
+        """See `Store`."""
+        return self._write(writes, self._statements.write_attempt)
 
     def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
-        """See `Store`. One statement a row, all its cells with the one time."""
-        return self._each(updates, self._aggregate_statement, _nothing)
+        """See `Store`."""
+        return self._write(updates, self._statements.write_aggregate)
 
-    def _aggregate_statement(self, update: ActivityAgg) -> BoundStatement:
-        key = update.key
-        values = [
-            codec.bigint(update.t_us),
-            codec.map_of_timestamp(list(update.metrics), update.updated_ms),
-        ]
-        for name in self._columns:
-            values.append(
-                codec.map_of_int(update.agg)
-                if name == "agg"
-                else codec.map_of_double(update.metrics)
-            )
-        statement = self._update
-        if self._details and update.details is not None:
-            statement = self._update_details
-            values.append(codec.list_of_text(update.details))
-        values += [key.course_id.encode(), key.user_id.encode(), key.context_id.encode()]
-        return _bound(statement, values)
-
-    def _each(
-        self,
-        items: Iterable[S],
-        build: Callable[[S], BoundStatement | BatchStatement],
-        make: Callable[[Iterable[tuple[Any, ...]]], T],
-    ) -> list[T | StoreFault]:
-        """Send a statement for each item, at most `in_flight` at a time; return their results."""
-        results: list[T | StoreFault] = []
-        pending: deque[Any] = deque()
-
-        def collect() -> None:
-            sent = pending.popleft()
-            try:
-                results.append(make(sent.result()))
-            except Exception as error:
-                results.append(fault(error))
-
-        for item in items:
-            if len(pending) >= self._in_flight:
-                collect()
-            try:
-                pending.append(self._session.execute_async(build(item)))
-            except Exception as error:
-                pending.append(_NotSent(error))
-        while pending:
-            collect()
-        return results
+    def _write(self, items: Sequence[S], build: Callable[[int, S], Row]) -> list[StoreFault | None]:
+        results: dict[int, StoreFault] = {}
+        rows = _built(items, build, results)
+        for group, outcome in self._sender.send(pack_rows(rows, self._sender.replica), batch):
+            if isinstance(outcome, StoreFault):
+                results.update((row.item, outcome) for row in group)
+        return [results.get(item) for item in range(len(items))]
 
     # Scans
 
@@ -265,66 +182,40 @@ class CassandraStore:
 
         A selection that is no partition is filtered by the nodes: it costs a read of the table.
         """
-        if table == "attempts":
-            columns, name, where = _ATTEMPT_SCAN, ATTEMPTS, self._attempt_filter(selection)
-        else:
-            columns = "activity_type, activity_id, user_id, context_id, agg, agg_last_updated"
-            columns += self._later_columns()
-            name, where = AGGREGATES, _aggregate_filter(selection)
-        query = f"SELECT {columns} FROM {name}"
-        if where:
-            query += " WHERE " + " AND ".join(f"{c} = ?" for c in where) + " ALLOW FILTERING"
         try:
-            statement = self._session.prepare(query).bind(list(where.values()))
-            statement.fetch_size = _PAGE
-            names = columns.split(", ")
-            for row in self._session.execute(statement, timeout=60.0):
-                record = {n: _plain(v) for n, v in zip(names, row, strict=True)}
-                yield _with_empty_maps(record) if table == "aggregates" else record
-        except TRANSIENT_ERRORS as error:
-            raise StoreTransientError(f"{self._address}: {error}") from error
-
-    @staticmethod
-    def _attempt_filter(selection: Selection) -> dict[str, str]:
-        given = {
-            "course_id": selection.course_id,
-            "batch_id": selection.batch_id,
-            "user_id": selection.user_id,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+            yield from scan(self._session, self._schema, table, selection)
+        except Exception as error:
+            if not is_drivers(error):
+                raise
+            raise fault(error) from error
 
     def close(self) -> None:
         """See `Store`."""
         self._session.cluster.shutdown()
 
 
-class _NotSent:
-    """A statement that could not be sent, in the place of its future."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def result(self) -> Any:
-        raise self._error
-
-
-def _bound(statement: PreparedStatement, values: list[bytes]) -> BoundStatement:
-    """Bind values that are encoded already; the driver still finds the routing key in them."""
-    bound = BoundStatement(statement)
-    bound.values = values
-    return bound
-
-
-def _nothing(_: object) -> None:
-    return None
+def _built(
+    items: Iterable[S], build: Callable[[int, S], T], results: dict[int, Any]
+) -> Iterator[T]:
+    """Build what is sent for each item; one that cannot be encoded has its fault in `results`."""
+    for index, item in enumerate(items):
+        try:
+            built = build(index, item)
+        except Exception as error:
+            results[index] = fault(error)
+        else:
+            yield built
 
 
 def _attempt(row: tuple[Any, ...]) -> StoredAttempt:
-    return StoredAttempt(*row)
+    return StoredAttempt(*row[1:])
 
 
 def _attempt_for_writing(row: tuple[Any, ...]) -> StoredAttempt:
-    return StoredAttempt(*row[:6], row[6] is not None)
+    _, content_id, attempt_id, attempted_on, score, max_score, write_us, created_on = row
+    return StoredAttempt(
+        content_id, attempt_id, attempted_on, score, max_score, write_us, created_on is not None
+    )
 
 
 def _value_columns(
@@ -348,43 +239,3 @@ def _details(address: CassandraAddress, schema: Schema, wanted: bool | None) -> 
             f"(ALTER TABLE {AGGREGATES} ADD agg_details list<text>) or use --agg-details off"
         )
     return schema.has_agg_details and wanted is not False
-
-
-def _aggregate_filter(selection: Selection) -> dict[str, str]:
-    where = {"activity_type": ACTIVITY_TYPE} if selection != Selection() else {}
-    if selection.course_id is not None:
-        where["activity_id"] = selection.course_id
-    if selection.user_id is not None:
-        where["user_id"] = selection.user_id
-    if selection.batch_id is not None:
-        where["context_id"] = "cb:" + selection.batch_id
-    return where
-
-
-def _epoch_ms(time: datetime) -> int:
-    # The driver gives naive datetimes in UTC.
-    return round((time - datetime(1970, 1, 1)).total_seconds() * 1000)
-
-
-def _plain(value: Any) -> object:
-    """Turn a column's value into what JSON has: times in epoch ms, decimals as numbers."""
-    if isinstance(value, datetime):
-        return _epoch_ms(value)
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None  # JSON has no NaN
-    if isinstance(value, OrderedMapSerializedKey | dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if hasattr(value, "_fields"):
-        return {name: _plain(item) for name, item in zip(value._fields, value, strict=True)}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _with_empty_maps(record: dict[str, object]) -> dict[str, object]:
-    for name in ("agg", "agg_last_updated", "aggregates"):
-        if name in record and record[name] is None:
-            record[name] = {}
-    return record

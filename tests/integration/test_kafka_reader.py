@@ -94,7 +94,7 @@ def test_every_codec_and_partitions_of_one_reader(
                 at = {"partition": number, "timestamp_ms": THEN_MS + i}
                 producer.send(name, value, key=b"k%d" % i, **at)
     ranges, lost = read_range(address(kafka, name))
-    assert ranges == {**{n: (0, 300) for n in range(len(CODECS))}, len(CODECS): (0, 0)}
+    assert ranges == {**dict.fromkeys(range(len(CODECS)), (0, 300)), len(CODECS): (0, 0)}
     assert lost == 0
     reader = readers(address(kafka, name))
     starts = {partition: start for partition, (start, _) in ranges.items()}
@@ -247,9 +247,17 @@ def test_a_commit_behind_the_end_starts_over(kafka: KafkaServer, topic: MakeTopi
 
 @pytest.mark.parametrize(
     ("options", "start"),
-    [("", 3), ("&start=earliest", 0), ("&start=latest", 6), (f"&start={THEN_MS + 4}", 4), (f"&start={THEN_MS + 99}", 6)],
+    [
+        ("", 3),
+        ("&start=earliest", 0),
+        ("&start=latest", 6),
+        (f"&start={THEN_MS + 4}", 4),
+        (f"&start={THEN_MS + 99}", 6),
+    ],
 )
-def test_where_a_read_starts(kafka: KafkaServer, topic: MakeTopic, options: str, start: int) -> None:
+def test_where_a_read_starts(
+    kafka: KafkaServer, topic: MakeTopic, options: str, start: int
+) -> None:
     name = topic(2)
     where = address(kafka, name, options)
     with producing(kafka) as producer:

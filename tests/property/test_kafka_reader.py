@@ -102,7 +102,7 @@ class FakeConsumer:
 def reading(consumer: FakeConsumer) -> Iterator[KafkaReader]:
     """A reader on the fake, that asks after the first silent poll and not after seconds."""
     with (
-        mock.patch.object(reader_module, "open_consumer", lambda _: consumer),
+        mock.patch.object(reader_module, "open_consumer", return_value=consumer),
         mock.patch.object(reader_module, "look_at", lambda _, __, offset: consumer.look(offset)),
         mock.patch.object(reader_module, "_SILENCE_S", 0.0),
     ):
@@ -230,8 +230,7 @@ def test_waiting_at_the_end_is_no_fault_and_waiting_for_data_is() -> None:
         consumer.end, consumer.offsets = 5, [4]
         consumer.paused.add(KEY)  # nothing comes although there is something
         with pytest.raises(ServiceUnavailableError, match="although there is more to read"):
-            for _ in range(1000):
-                reader.poll(20, 9)
+            read_all(reader, [9])
 
 
 @pytest.mark.parametrize("error", [kafka_errors.CorruptRecordError("crc"), ValueError("codec")])
@@ -246,7 +245,9 @@ def test_a_damaged_batch_is_named_and_never_polled_again(error: Exception) -> No
     with reading(consumer) as reader:
         reader.assign({0: 0}, {0: 2})
         assert len(reader.poll(50, 9)) == 1
-        with pytest.raises(CorruptBatchError, match=r"partition 0 at offset 1: .*damaged"):
+        with pytest.raises(
+            CorruptBatchError, match=r"partition 0 at offset 1: .*damaged.*(crc|codec)"
+        ):
             reader.poll(50, 9)
         assert reader.broken
         assert consumer.polls == 2
@@ -255,7 +256,7 @@ def test_a_damaged_batch_is_named_and_never_polled_again(error: Exception) -> No
 def test_a_tombstone_and_a_record_without_a_time() -> None:
     consumer = FakeConsumer([0], 1, fetch=1, passes_gaps=False)
     rows = {KEY: [Row(0, 0, -1, b"k", None)]}
-    with reading(consumer) as reader, mock.patch.object(consumer, "poll", lambda *_, **__: rows):
+    with reading(consumer) as reader, mock.patch.object(consumer, "poll", return_value=rows):
         reader.assign({0: 0}, {0: 1})
         consumer.at = 1
         (record,) = reader.poll(50, 9)

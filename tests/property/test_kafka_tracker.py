@@ -122,7 +122,7 @@ def test_finalizers_in_any_order_and_of_two_processes_only_move_forward(
 ) -> None:
     broker = Broker()
     broker.at = before
-    with mock.patch.object(group_module, "GroupOffsets", lambda _: broker):
+    with mock.patch.object(group_module, "GroupOffsets", return_value=broker):
         processes = [Committer(KafkaAddress.parse("kafka://broker/t")) for _ in range(2)]
     for process, offset in commits:
         assert processes[process].commit(0, offset)
@@ -132,7 +132,7 @@ def test_finalizers_in_any_order_and_of_two_processes_only_move_forward(
 @given(early=st.lists(st.integers(11, 30)), late=st.lists(st.integers(3, 9), min_size=1))
 def test_a_rewind_voids_what_was_read_before_it(early: list[int], late: list[int]) -> None:
     broker = Broker()
-    with mock.patch.object(group_module, "GroupOffsets", lambda _: broker):
+    with mock.patch.object(group_module, "GroupOffsets", return_value=broker):
         committer = Committer(KafkaAddress.parse("kafka://broker/t"))
     old = committer.generation(0)
     assert committer.commit(0, 10, old)

@@ -101,7 +101,7 @@ def check_row(data: bytes) -> None:
                 "resvalues": question.resvalues,
                 "params": question.params,
                 "description": question.description,
-                "duration": question.duration,
+                "duration": float(question.duration),
             }
             for question in attempt.questions
         ],
@@ -124,20 +124,15 @@ def test_scoring_equals_the_naive_recomputation(data: bytes) -> None:
     check_all_ways(data)
 
 
-@given(ev.events(least=1), st.integers(1, 8))
+@given(ev.events(least=1, plain=True), st.integers(1, 8))
 def test_optional_fields_of_a_wrong_type_are_absent_and_counted(
     valid: dict[str, Any], wrong: int
 ) -> None:
-    for given_answer in valid["events"]:  # none of them to start with
-        for name in ("type", "title", "desc", "params"):
-            given_answer["edata"]["item"].pop(name, None)
-        for name in ("duration", "resvalues"):
-            given_answer["edata"].pop(name, None)
     without = parse_event(ev.message(valid))
     assert without.fields_ignored == 0
-    first = valid["events"][0]["edata"]
-    first["item"] |= {"type": wrong, "title": ["x"], "desc": True, "params": "x"}
-    first |= {"duration": "2", "resvalues": {"1": "one"}}
+    edata = valid["events"][0]["edata"]
+    edata["item"] |= {"type": wrong, "title": ["x"], "desc": True, "params": "x"}
+    edata |= {"duration": "2", "resvalues": {"1": "one"}}
     strange = parse_event(ev.message(valid))
     assert strange.fields_ignored == 6
     assert strange.answers == without.answers
@@ -148,7 +143,7 @@ def test_optional_fields_of_a_wrong_type_are_absent_and_counted(
 _BREAKAGES = ev.breakages()
 
 
-@given(ev.events(least=1), st.sampled_from(_BREAKAGES), st.data())
+@given(ev.events(least=1, plain=True), st.sampled_from(_BREAKAGES), st.data())
 def test_whatever_breaks_a_rule_is_refused_by_the_name_of_its_field(
     valid: dict[str, Any], breakage: ev.Breakage, data: st.DataObject
 ) -> None:
@@ -220,6 +215,8 @@ def test_a_recorded_event_with_any_of_its_values_exchanged(data: st.DataObject) 
 
 def exchange(tree: Any, data: st.DataObject, depth: int = 0) -> Any:
     """Put anything in the place of a value somewhere in the tree, or take it out, or repeat it."""
+    if isinstance(tree, ev.Pairs):
+        return tree
     if not tree or not isinstance(tree, dict | list) or (depth and not data.draw(st.booleans())):
         return data.draw(ev.any_json)
     if isinstance(tree, list):

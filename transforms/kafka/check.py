@@ -11,7 +11,6 @@ from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUn
 from group_scores.transforms.kafka.address import KafkaAddress
 from group_scores.transforms.kafka.client import hushed
 from group_scores.transforms.kafka.inner import brokers_of, topics_of
-from group_scores.transforms.kafka.probe import probe
 from group_scores.transforms.kafka.topic import KafkaTopic, Range, resolve
 
 CHECK_TIMEOUT_S = 15.0
@@ -50,8 +49,7 @@ def check_topic(address: KafkaAddress, timeout_s: float = CHECK_TIMEOUT_S) -> di
 
 
 def _check(address: KafkaAddress, deadline: float) -> dict[int, Range]:
-    probe(address, min(deadline, time.monotonic() + CHECK_TIMEOUT_S / 2))
-    left_s = max(1.0, deadline - time.monotonic())
+    left_s = deadline - time.monotonic()
     topic = KafkaTopic(address, retry_s=0.0, timeout_s=left_s)
     try:
         consumer = topic.consumer

@@ -6,11 +6,11 @@ import functools
 import importlib.util
 import logging
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import kafka.errors as kafka_errors
@@ -23,7 +23,7 @@ from group_scores.stores.errors import (
     GroupScoresError,
     ServiceUnavailableError,
 )
-from group_scores.transforms.kafka.address import KafkaAddress, host_port
+from group_scores.transforms.kafka.address import KafkaAddress
 from group_scores.transforms.kafka.inner import abandon, forbid_topic_creation
 from group_scores.transforms.kafka.probe import probe
 
@@ -32,8 +32,6 @@ T = TypeVar("T")
 
 OPEN_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 20.0
-_KNOCK_TIMEOUT_S = 3.0
-_PROBE_TIMEOUT_S = 5.0
 
 # One fetch is what a partition holds ahead of its consumer, compressed; a second is on its way.
 _FETCH_BYTES = 1 << 20
@@ -82,27 +80,24 @@ def open_producer(
 
 
 def message_limit(address: KafkaAddress, timeout_s: float = OPEN_TIMEOUT_S) -> int | None:
-    """Return the topic's `max.message.bytes`, None where the user may not see it."""
-    unknown = {"metrics_enabled"}
-    admin: Any = None
+    """Return the topic's `max.message.bytes`, None where the user may not see it.
+
+    Raises as `open_consumer` does.
+    """
+
+    def connect(metrics_enabled: bool, **config: Any) -> Any:
+        return KafkaAdminClient(**config)  # has no such option
+
+    admin = _open(connect, address, {}, timeout_s)
     try:
-        admin = _open(
-            lambda **config: KafkaAdminClient(
-                **{name: value for name, value in config.items() if name not in unknown}
-            ),
-            address,
-            {},
-            timeout_s,
-        )
         asked = ConfigResource("TOPIC", address.topic, ["max.message.bytes"])
         found = admin.describe_configs([asked], config_filter="all")
         return int(found["topic"][address.topic]["max.message.bytes"]["value"])
-    except (GroupScoresError, kafka_errors.KafkaError, KeyError, ValueError) as error:
+    except (kafka_errors.KafkaError, KeyError, ValueError) as error:
         log.debug("max.message.bytes of %s: %s", address, error)
         return None
     finally:
-        if admin is not None:
-            close_quietly(admin)
+        close_quietly(admin)
 
 
 def _open(
@@ -117,8 +112,12 @@ def _open(
         return made[-1]
 
     deadline = time.monotonic() + timeout_s
+    # kafka-python takes any of the servers and gives it the whole time, a silent one as well, and
+    # it repeats a refused login until the time is over.
+    servers = random.sample(address.bootstrap, len(address.bootstrap))
+    server = probe(replace(address, bootstrap=tuple(servers)), time.monotonic() + timeout_s / 2)
     config = {**_COMMON, **settings, **address.client_config(), "kafka_client": client}
-    config["bootstrap_servers"] = [_first_answering(address, deadline)]
+    config["bootstrap_servers"] = [server]
     config["bootstrap_timeout_ms"] = max(1, int((deadline - time.monotonic()) * 1000))
     try:
         return kind(**config)
@@ -126,29 +125,7 @@ def _open(
         # A constructor that raises leaves its IO thread and its sockets behind.
         for one in made:
             one.close()
-        # All that it says is that time is over: a refused password, too, is tried until then.
-        probe(address, time.monotonic() + _PROBE_TIMEOUT_S)
         raise explain(error, address) from error
-
-
-def _first_answering(address: KafkaAddress, deadline: float) -> str:
-    """The bootstrap server to start from.
-
-    kafka-python takes one at random and gives it the whole time limit, so that one silent host of
-    three would make every third start fail.
-    """
-    servers = list(address.bootstrap)
-    if len(servers) == 1:
-        return servers[0]
-    random.shuffle(servers)
-    for server in servers:
-        try:
-            left = deadline - time.monotonic()
-            socket.create_connection(host_port(server), min(_KNOCK_TIMEOUT_S, left)).close()
-        except (OSError, ValueError):  # ValueError: no time is left
-            continue
-        return server
-    return servers[0]
 
 
 def explain(error: Exception, address: KafkaAddress) -> GroupScoresError:
@@ -163,6 +140,11 @@ def explain(error: Exception, address: KafkaAddress) -> GroupScoresError:
         return AddressError(
             f"user {address.username or '(anonymous)'!r} has no right to {what} on "
             f"{address.servers}; grant it, or correct the address"
+        )
+    if isinstance(error, kafka_errors.CommitFailedError):
+        return AddressError(
+            f"group {address.group!r} has members that subscribe to topics, and takes no other "
+            "commits; stop them, or write another group="
         )
     if isinstance(error, kafka_errors.KafkaTimeoutError | kafka_errors.KafkaConnectionError):
         return ServiceUnavailableError(

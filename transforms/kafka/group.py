@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import kafka.errors as kafka_errors
@@ -35,15 +35,8 @@ class GroupOffsets:
     ) -> dict[int, int | None]:
         """Return the next offset to read by partition, None where nothing was committed."""
         deadline = time.monotonic() + timeout_s
-        found: dict[int, int | None] = {}
-        for partition in partitions:
-            found[partition] = self._call(
-                lambda consumer, left_ms, at=self._key(partition): consumer.committed(
-                    at, timeout_ms=left_ms
-                ),
-                deadline,
-            )
-        return found
+        keys = [self._key(partition) for partition in partitions]
+        return {key.partition: self._call(_committed(key), deadline) for key in keys}
 
     def commit(self, offsets: Mapping[int, int], timeout_s: float = 10.0) -> None:
         """Set the next offset to read, by partition, whatever was committed before."""
@@ -71,7 +64,7 @@ class GroupOffsets:
     def _key(self, partition: int) -> Any:
         return TopicPartition(self.address.topic, partition)
 
-    def _call(self, request: Any, deadline: float) -> Any:
+    def _call(self, request: Callable[[Any, float], Any], deadline: float) -> Any:
         try:
             if self._consumer is None:
                 left_s = max(0.1, deadline - time.monotonic())
@@ -83,6 +76,10 @@ class GroupOffsets:
             # A client that met trouble keeps some of it (a refused login, for one) for good.
             self.close()
             raise explain(error, self.address) from error
+
+
+def _committed(key: Any) -> Callable[[Any, float], Any]:
+    return lambda consumer, left_ms: consumer.committed(key, timeout_ms=left_ms)
 
 
 class Committer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from group_scores.transforms.kafka.address import KafkaAddress
@@ -24,6 +24,7 @@ class ReaderPool:
         self._address = address
         self._lock = threading.Lock()
         self._idle: list[KafkaReader] = []  # the one that is idle longest comes first
+        self._lag: dict[int, int] = {}
         self._closed = False
 
     @contextmanager
@@ -41,6 +42,12 @@ class ReaderPool:
             yield reader
         finally:
             self._put(reader)
+
+    def note_lag(self, offsets: Mapping[int, int]) -> int:
+        """Note how far behind partitions are; return the sum over all that are read here."""
+        with self._lock:
+            self._lag.update(offsets)
+            return sum(self._lag.values())
 
     def close(self) -> None:
         """Close the readers; those that are lent are closed when they come back."""

@@ -27,18 +27,18 @@ class _NotKafkaError(Exception):
     """What came back is no answer to what was asked."""
 
 
-def probe(address: KafkaAddress, deadline: float) -> None:
-    """Return when one of the servers is a Kafka listener that fits the address.
+def probe(address: KafkaAddress, deadline: float) -> str:
+    """Return the first of the servers, `HOST:PORT`, that is a broker and fits the address.
 
-    `deadline` is by `time.monotonic`. Raises AddressError where the address does not fit what is
-    there, ServiceUnavailableError where nothing answers.
+    `deadline` is by `time.monotonic`; each server gets its share of the time. Raises AddressError
+    where the address does not fit what is there, ServiceUnavailableError where nothing answers.
     """
     failures: list[GroupScoresError] = []
     for number, server in enumerate(address.bootstrap):
         left_s = (deadline - time.monotonic()) / (len(address.bootstrap) - number)
         try:
             _probe_one(address, server, max(0.1, left_s))
-            return
+            return server
         except GroupScoresError as failure:
             failures.append(failure)
     # A wrong address is the more useful thing to hear of than a server that is down.
@@ -64,6 +64,8 @@ def _probe_one(address: KafkaAddress, server: str, timeout_s: float) -> None:
                     f"{server} accepts connections and does not answer; check that it is a Kafka "
                     "broker and that it is well"
                 ) from None
+            except ssl.SSLError as error:
+                raise _ended_by(server, error) from None
             except (_NotKafkaError, OSError):
                 raise _not_kafka(server, address, stop) from None
 
@@ -111,8 +113,19 @@ def _encrypt(sock: socket.socket, address: KafkaAddress, server: str) -> ssl.SSL
             f"{server} accepts connections and does not answer; if it speaks no TLS, write "
             f"security={plain}"
         ) from None
-    except (ssl.SSLError, OSError):
+    except (ssl.SSLError, OSError) as error:
+        if "ALERT" in (getattr(error, "reason", None) or ""):
+            raise _ended_by(server, error) from None
         raise AddressError(f"{server} does not speak TLS; write security={plain}") from None
+
+
+def _ended_by(server: str, error: OSError) -> AddressError:
+    # Under TLS 1.3 a missing client certificate shows only after the handshake.
+    reason = str(getattr(error, "reason", None) or error).lower().replace("_", " ")
+    return AddressError(
+        f"{server} ends the TLS connection ({reason}); it may want a client certificate: give "
+        "cert= and key="
+    )
 
 
 def _ask(sock: socket.socket, api: int, version: int, body: bytes) -> bytes:

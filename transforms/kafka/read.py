@@ -37,9 +37,10 @@ from group_scores.transforms.resources import shared
 log = logging.getLogger(__name__)
 
 _POLL_MS = 1000
-_POLL_RECORDS = 500
-_FIRST_MS = MIN_TIMESTAMP.micros // 1000
-_LAST_MS = GlobalWindow().max_timestamp().micros // 1000
+_POLL_RECORDS = 100  # between two looks at the clock
+_POLL_BYTES = 8 << 20
+_FIRST_MS: int = MIN_TIMESTAMP.micros // 1000
+_LAST_MS: int = GlobalWindow().max_timestamp().micros // 1000
 
 PartitionRange = tuple[int, int, int]
 """A partition, the first offset to read, and one past the last."""
@@ -189,6 +190,10 @@ class _Watermarks(WatermarkEstimatorProvider):
         return beam.coders.TimestampCoder()
 
 
+_TRACKER = beam.DoFn.RestrictionParam(_Ranges())
+_ESTIMATOR = beam.DoFn.WatermarkEstimatorParam(_Watermarks())
+
+
 class _Progress:
     """How far a call of `process` has come, and whether its turn is over."""
 
@@ -201,13 +206,17 @@ class _Progress:
         self._records = self._bytes = 0
         self._ends_at = time.monotonic() + turn.max_seconds if turn else 0.0
 
-    def count(self, records: list[KafkaRecord], size: int) -> None:
-        self._records += len(records)
+    def count(self, records: int, size: int) -> None:
+        self._records += records
         self._bytes += size
 
     @property
-    def room(self) -> int:
-        return min(_POLL_RECORDS, self._turn.max_records - self._records if self._turn else 500)
+    def room(self) -> tuple[int, int]:
+        """How many records, and of how many bytes, are to come next at most."""
+        if self._turn is None:
+            return _POLL_RECORDS, _POLL_BYTES
+        records = min(_POLL_RECORDS, self._turn.max_records - self._records)
+        return records, min(_POLL_BYTES, self._turn.max_bytes - self._bytes)
 
     @property
     def over(self) -> bool:
@@ -238,8 +247,8 @@ class _ReadFn(beam.DoFn):
         element: PartitionRange,
         # Beam mixes up the parameters when this one stands behind the tracker.
         finalizer: Any = beam.DoFn.BundleFinalizerParam,
-        tracker: Any = beam.DoFn.RestrictionParam(_Ranges()),
-        estimator: Any = beam.DoFn.WatermarkEstimatorParam(_Watermarks()),
+        tracker: Any = _TRACKER,
+        estimator: Any = _ESTIMATOR,
     ) -> Iterator[TimestampedValue]:
         partition = element[0]
         restriction = tracker.current_restriction()
@@ -252,7 +261,7 @@ class _ReadFn(beam.DoFn):
         with pool.lease(partition, start, stop, self._retry_s) as reader:
             yield from self._read(reader, partition, stop, tracker, progress)
             jumps = reader.take_jumps()
-            self._lag.set(sum(reader.lag().values()))
+            self._lag.set(pool.note_lag(reader.lag()))
         if progress.time_ms > _FIRST_MS:
             _advance(estimator, progress.time_ms)
         if progress.position >= stop:
@@ -267,15 +276,14 @@ class _ReadFn(beam.DoFn):
     ) -> Iterator[TimestampedValue]:
         topic = self._address.topic
         while progress.position < stop and not progress.over:
-            records = reader.poll(_POLL_MS, progress.room)
-            size = 0
+            records = reader.poll(_POLL_MS, *progress.room)
+            self._count(records, progress)
             for record in records:
                 if not tracker.try_claim(record.offset):
                     progress.stopped = True
                     return
                 progress.claimed = record.offset
                 progress.position = record.offset + 1
-                size += len(record.value)
                 time_ms = _event_time_ms(record.timestamp_ms)
                 progress.time_ms = max(progress.time_ms, time_ms)
                 yield TimestampedValue(
@@ -283,9 +291,12 @@ class _ReadFn(beam.DoFn):
                     Timestamp(micros=time_ms * 1000),
                 )
             progress.position = reader.position(partition)
-            progress.count(records, size)
-            self._records.inc(len(records))
-            self._bytes.inc(size)
+
+    def _count(self, records: list[KafkaRecord], progress: _Progress) -> None:
+        size = sum(len(record.value) for record in records)
+        progress.count(len(records), size)
+        self._records.inc(len(records))
+        self._bytes.inc(size)
 
     def _when_safe(
         self,

@@ -8,10 +8,10 @@ broker that is away.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import kafka.errors as kafka_errors
@@ -32,6 +32,7 @@ _SILENCE_S = 3.0
 # All that was fetched: only a partition that is drained is fetched ahead while its records
 # are worked on.
 _EVERYTHING = 1_000_000
+_NO_END = 1 << 63
 
 
 class KafkaRecord(NamedTuple):
@@ -99,21 +100,24 @@ class KafkaReader:
         self._pause_finished()
         self._progress()
 
-    def poll(self, timeout_ms: float, max_records: int) -> list[KafkaRecord]:
-        """Return the next records, at most `max_records`; none when nothing came in `timeout_ms`.
+    def poll(
+        self, timeout_ms: float, max_records: int, max_bytes: int = sys.maxsize
+    ) -> list[KafkaRecord]:
+        """Return the next records; none when nothing came in `timeout_ms`.
 
+        They are at most `max_records`, and end with the one whose value reaches `max_bytes`.
         Raises CorruptBatchError, AddressError (the right to read was withdrawn) and
         ServiceUnavailableError.
         """
         deadline = time.monotonic() + timeout_ms / 1000
         while True:
-            records = self._take(max_records)
+            records = self._take(max_records, max_bytes)
             left_s = deadline - time.monotonic()
             if records or self.finished or left_s <= 0 < timeout_ms:
                 return records
             self._fetch(max(0.0, min(left_s, _SILENCE_S)))
             if timeout_ms <= 0:
-                return self._take(max_records)
+                return self._take(max_records, max_bytes)
 
     def position(self, partition: int) -> int:
         """Return the next offset to be delivered; every offset before it is dealt with."""
@@ -167,21 +171,17 @@ class KafkaReader:
             self.broken = False
         return self._consumer
 
-    def _take(self, max_records: int) -> list[KafkaRecord]:
+    def _take(self, max_records: int, max_bytes: int) -> list[KafkaRecord]:
         taken: list[KafkaRecord] = []
+        size = 0
         for partition, buffer in self._buffers.items():
-            room = max_records - len(taken)
-            if room <= 0:
-                break
-            if not buffer:
-                continue
-            until = self._until.get(partition)
-            if until is None or buffer[-1].offset < until:
-                count = min(room, len(buffer))
-            else:
-                ahead = islice(buffer, room)
-                count = next((i for i, r in enumerate(ahead) if r.offset >= until), room)
-            taken.extend(buffer.popleft() for _ in range(min(count, len(buffer))))
+            until = self._until.get(partition, _NO_END)
+            while buffer and buffer[0].offset < until:
+                if len(taken) >= max_records or size >= max_bytes:
+                    return taken
+                record = buffer.popleft()
+                taken.append(record)
+                size += len(record.value)
         return taken
 
     def _fetch(self, timeout_s: float) -> None:
@@ -251,17 +251,19 @@ class KafkaReader:
         self.broken = True
         where = ", ".join(f"{p} at offset {self._fetched[p]}" for p in self._fetched)
         return CorruptBatchError(
-            f"{self.address} partition {where}: a batch of records is damaged ({error}); restore "
-            f"it from a replica, or commit a later offset to group {self.address.group!r}"
+            f"{self.address} partition {where}: a batch of records is damaged or not decodable "
+            f"({type(error).__name__}: {error}); restore it from a replica, or commit a later "
+            f"offset to group {self.address.group!r}"
         )
 
     # Silence, and what is gone
 
     def _find_out(self) -> None:
         """Nothing came for a while: nothing there, a gap up to the end, or a broker away?"""
-        open_ones = [p for p in self._fetched if self.position(p) < self._until.get(p, 1 << 63)]
+        open_ones = [p for p in self._fetched if self.position(p) < self._until.get(p, _NO_END)]
         try:
-            ends = self._consumer.end_offsets([self._key(p) for p in open_ones], timeout_ms=_ASK_TIMEOUT_MS)
+            keys = [self._key(partition) for partition in open_ones]
+            ends = self._consumer.end_offsets(keys, timeout_ms=_ASK_TIMEOUT_MS)
         except kafka_errors.KafkaError as error:
             self._trouble = self._trouble or str(error)
         else:
@@ -319,9 +321,10 @@ class KafkaReader:
         self._jump(OffsetJump(partition, self.position(partition), resumed, "truncated"))
 
     def _jump(self, jump: OffsetJump) -> None:
-        gone = "retention deleted what was to be read" if jump.reason == "deleted" else (
-            "the log was cut off or the topic made anew"
-        )
+        gone = {
+            "deleted": "retention deleted what was to be read",
+            "truncated": "the log was cut off or the topic made anew",
+        }[jump.reason]
         log.warning(
             "%s partition %d: offset %d is gone (%s); going on at %d",
             *(self.address, jump.partition, jump.expected, gone, jump.resumed),

@@ -24,22 +24,24 @@ from group_scores.transforms.resources import shared
 
 log = logging.getLogger(__name__)
 
-DEFAULT_LIMIT = 1_048_588  # Kafka's own for a topic, in bytes of a batch as it is stored
-_OVERHEAD = 128  # of a batch with one record, without the key
+_OVERHEAD = 128  # of a batch with one record, in bytes, without the key
+# What a topic surely takes where its limit may not be seen (Kafka's default is 1 MB).
+_SMALL = 16 << 10
+_LARGEST_BATCH = 128 << 10
 _MOST_PENDING = 10_000
 _MOST_PENDING_BYTES = 32 << 20
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
+_DELIVERY_S = 30.0
 
 _PRODUCER: dict[str, Any] = {
     "acks": "all",
     "allow_auto_create_topics": False,
     "enable_idempotence": True,
     "linger_ms": 5,
-    "batch_size": 128 << 10,
     "max_block_ms": 10_000,
     "max_request_size": 1 << 30,  # what is too large the broker says
-    "delivery_timeout_ms": 30_000,  # then we send again ourselves
+    "delivery_timeout_ms": int(_DELIVERY_S * 1000),  # then we send again ourselves
 }
 # A message that is too large is a final error of an idempotent producer; this one goes on.
 _COMPRESSING: dict[str, Any] = {"compression_type": "gzip", "enable_idempotence": False}
@@ -71,8 +73,7 @@ class KafkaWriter:
         Raises MessageTooLargeError when even that does not fit: nothing of it was written, and the
         messages before it are not affected. Raises ServiceUnavailableError as `flush` does.
         """
-        producers = self._producers
-        if len(value) > producers.largest(key):
+        if len(value) > self._producers.largest(key, self._retry_s):
             self._send_compressed(value, key)
             return
         self._queue(value, key)
@@ -129,7 +130,8 @@ class KafkaWriter:
         error: Exception | None = None
         try:
             left_s = max(0.1, deadline - time.monotonic())
-            producers.get("plain", left_s).flush(timeout=left_s)
+            # Longer than that is for ever: a batch that kafka-python has split may never end.
+            producers.get("plain", left_s).flush(timeout=min(left_s, _DELIVERY_S + 5))
         except kafka_errors.KafkaError as trouble:
             error = trouble
         failed = [one for one in sent if one.future is None or not one.future.succeeded()]
@@ -159,7 +161,7 @@ class KafkaWriter:
             producer = producers.get("gzip", self._retry_s)
             try:
                 future = producer.send(self.address.topic, value=value, key=key)
-                future.get(timeout=_PRODUCER["delivery_timeout_ms"] / 1000)
+                future.get(timeout=_DELIVERY_S)
             except kafka_errors.MessageSizeTooLargeError:
                 raise
             except kafka_errors.KafkaError as error:
@@ -169,11 +171,10 @@ class KafkaWriter:
         try:
             patiently(attempt, retry_s=self._retry_s, what=str(self.address))
         except kafka_errors.MessageSizeTooLargeError:
-            limit = producers.learn_limit(len(value), key)
             raise MessageTooLargeError(
-                f"a message of {len(value)} bytes is over the limit of topic "
-                f"{self.address.topic!r}, compressed as well (max.message.bytes leaves {limit})",
-                limit=limit,
+                f"a message of {len(value)} bytes is over the limit (max.message.bytes) of topic "
+                f"{self.address.topic!r}, compressed as well",
+                limit=producers.next_try(len(value), key),
             ) from None
 
 
@@ -186,34 +187,31 @@ class _Producers:
         self._open: dict[str, Any] = {}
         self._limit: int | None = None
 
-    def largest(self, key: bytes | None) -> int:
-        """Return how long a value can be, in bytes, that fits as it is as far as is known."""
-        with self._lock:
-            if self._limit is None:
-                self._limit = message_limit(self._address) or DEFAULT_LIMIT
-        return max(0, self._limit - _OVERHEAD - len(key or b""))
+    def largest(self, key: bytes | None, retry_s: float) -> int:
+        """Return how long a value may be, in bytes, to be sent as it is."""
+        self.get("plain", retry_s)
+        return max(0, (self._limit or _SMALL) - _OVERHEAD - len(key or b""))
 
-    def learn_limit(self, refused: int, key: bytes | None) -> int:
-        """Note that a value of `refused` bytes was too large; return `largest`."""
-        if refused > self.largest(key):
-            return self.largest(key)
-        known = message_limit(self._address)
-        with self._lock:
-            # Where the user may not see the setting, half of what was refused is the next guess.
-            self._limit = known or min(self._limit or DEFAULT_LIMIT, refused // 2 + _OVERHEAD)
-        return min(self.largest(key), refused - 1)
+    def next_try(self, refused: int, key: bytes | None) -> int:
+        """Return how long a value may be after one of `refused` bytes was too large."""
+        known = self._limit - _OVERHEAD - len(key or b"") if self._limit else refused
+        return max(0, known if known < refused else refused // 2)
 
     def get(self, kind: str, retry_s: float) -> Any:
         """Return the producer, opened when there is none; waits for brokers that are away."""
         with self._lock:
             if kind not in self._open:
-                settings = _PRODUCER | (_COMPRESSING if kind == "gzip" else {})
                 self._open[kind] = patiently(
-                    lambda: open_producer(self._address, settings),
-                    retry_s=retry_s,
-                    what=str(self._address),
+                    lambda: self._connect(kind), retry_s=retry_s, what=str(self._address)
                 )
             return self._open[kind]
+
+    def _connect(self, kind: str) -> Any:
+        if self._limit is None:
+            self._limit = message_limit(self._address)
+        batch = min(_LARGEST_BATCH, (self._limit or _SMALL) // 2)
+        settings = _PRODUCER | {"batch_size": batch}
+        return open_producer(self._address, settings | _COMPRESSING if kind == "gzip" else settings)
 
     def discard(self, kind: str) -> None:
         """Drop a producer that has failed; what else it had to send fails and is sent again."""

@@ -1,0 +1,202 @@
+"""One measured run in a process of its own: `python -m benchmarks.worker`, a `Work` on stdin.
+
+A process of its own, because imports, caches, the collector's state and the peak of the memory
+outlive a run. The last line of stdout is the `Measured`.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import psutil
+
+from benchmarks.figures import Measured
+
+ROOT = Path(__file__).parents[1]
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process is to run and to measure.
+
+    `loop` and `pipeline` do all the work, `read_plain` and `read_beam` only read the topic.
+    """
+
+    kind: Literal["loop", "pipeline", "read_plain", "read_beam"]
+    source: str
+    store: str = ""
+    dead_letters: str = ""
+    stages: bool = False
+    crc32c: bool = True
+    servers: dict[str, int] = {}  # process ids
+    spawned_s: float = 0.0
+
+
+def run_process(work: Work) -> Measured:
+    """Run `work` in a new process. Raises RuntimeError with what the process said."""
+    order = msgspec.structs.replace(work, spawned_s=time.monotonic())
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.worker"],
+        cwd=ROOT,
+        input=msgspec.json.encode(order),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{work.kind} failed:\n{done.stderr.decode(errors='replace')[-4000:]}")
+    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Measured)
+
+
+def measure(work: Work) -> Measured:
+    """Get ready, start the clocks, run, stop them."""
+    if not work.crc32c:
+        sys.modules["crc32c"] = None  # type: ignore[assignment]  # an import of it now fails
+    clocks: Any = None
+    if work.stages:
+        from benchmarks.stages import StageClocks
+
+        clocks = StageClocks()
+        clocks.install()
+    run = _READY[work.kind](work, clocks)
+    gc.collect()
+    servers = {name: psutil.Process(pid) for name, pid in work.servers.items()}
+    before = {name: _cpu_s(server) for name, server in servers.items()}
+    if clocks:
+        clocks.start()
+    start_s, start_cpu_s = time.monotonic(), time.process_time()
+    events = run()
+    seconds, cpu_s = time.monotonic() - start_s, time.process_time() - start_cpu_s
+    return Measured(
+        events=events,
+        seconds=seconds,
+        startup_s=start_s - work.spawned_s,
+        cpu_s=cpu_s,
+        servers_cpu_s={name: _cpu_s(server) - before[name] for name, server in servers.items()},
+        peak_mb=peak_mb(),
+        stages=clocks.stages("Beam" if work.kind == "pipeline" else "the loop") if clocks else [],
+        requests=dict(clocks.requests) if clocks else {},
+    )
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process has held; getrusage would tell its parent's, too."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("/proc/self/status has no VmHWM; the benchmarks need Linux")
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _ready_loop(work: Work, clocks: Any) -> Callable[[], int]:
+    from benchmarks import loop
+    from group_scores.stores import StoreConfig
+    from group_scores.transforms.resources import close_shared, shared_store
+
+    shared_store(StoreConfig(work.store))
+
+    def run() -> int:
+        events = loop.run_loop(work.source, work.store, work.dead_letters)
+        if clocks:
+            clocks.stop()
+        close_shared()
+        return events
+
+    return run
+
+
+def _ready_pipeline(work: Work, clocks: Any) -> Callable[[], int]:
+    from group_scores.pipelines import Job
+    from group_scores.pipelines.sources import parse_source
+    from group_scores.runners import launch
+    from group_scores.runners.beam_options import pipeline_options
+    from group_scores.stores import StoreConfig
+
+    options = pipeline_options([], [])
+    job = Job(parse_source(work.source), StoreConfig(work.store), work.dead_letters)
+    _import_runner(options)
+    launch.check(job)
+    if clocks:
+        close = launch.close_shared
+
+        def stop_and_close() -> None:
+            clocks.stop()
+            close()
+
+        launch.close_shared = stop_and_close  # type: ignore[attr-defined]
+    return lambda: int(launch.run(job, options)["events"])
+
+
+def _import_runner(options: Any) -> None:
+    """Run next to nothing: Beam imports most of its local runner when one is first run."""
+    import apache_beam as beam
+
+    with beam.Pipeline(options=options) as pipeline:
+        _ = pipeline | beam.Create([None])
+
+
+def _ready_read_plain(work: Work, _: Any) -> Callable[[], int]:
+    from benchmarks import loop
+    from group_scores.transforms.kafka.address import KafkaAddress
+
+    address = KafkaAddress.parse(work.source)
+    return lambda: sum(len(records) for _, records in loop.read_topic(address))
+
+
+def _ready_read_beam(work: Work, _: Any) -> Callable[[], int]:
+    import apache_beam as beam
+
+    from group_scores.runners.beam_options import pipeline_options
+    from group_scores.transforms.kafka.address import KafkaAddress
+    from group_scores.transforms.kafka.read import ReadFromKafka
+    from group_scores.transforms.resources import close_shared
+
+    options = pipeline_options([], [])
+    _import_runner(options)
+    counter = beam.metrics.Metrics.counter("benchmarks", "records")
+
+    def count(_: Any) -> None:
+        counter.inc()
+
+    def run() -> int:
+        pipeline = beam.Pipeline(options=options)
+        _ = (
+            pipeline
+            | "Read" >> ReadFromKafka(KafkaAddress.parse(work.source))
+            | "Count" >> beam.Map(count)
+        )
+        result = pipeline.run()
+        result.wait_until_finish()
+        close_shared()
+        return int(result.metrics().query()["counters"][0].committed)
+
+    return run
+
+
+_READY: dict[str, Callable[[Work, Any], Callable[[], int]]] = {
+    "loop": _ready_loop,
+    "pipeline": _ready_pipeline,
+    "read_plain": _ready_read_plain,
+    "read_beam": _ready_read_beam,
+}
+
+
+def main() -> None:
+    """Do what stdin says."""
+    logging.basicConfig(level=logging.ERROR)
+    measured = measure(msgspec.json.decode(sys.stdin.buffer.read(), type=Work))
+    print(msgspec.json.encode(measured).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

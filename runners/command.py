@@ -1,0 +1,226 @@
+"""What every command has in common: its options' manners, its output, and how it can end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import click
+
+from group_scores.stores.address import SECRET_WORDS, did_you_mean
+from group_scores.stores.errors import GroupScoresError
+
+NAME = "group-scores"
+DEBUG = "--debug"
+_LIBRARIES = ("apache_beam", "cassandra", "kafka")
+_LONGEST_WORD = 300
+_LONGEST_WAIT_S = 7 * 86_400
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@'\"]*@")
+_SECRET = re.compile(rf"(?i)([\w-]*(?:{'|'.join(SECRET_WORDS)})[\w-]*=)[^&\s'\"]+")
+
+
+class OutputClosed(Exception):
+    """The reader of our standard output has seen enough, as `head` does: no error of anybody."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was told to end by a signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; `metavar` says of what."""
+
+    def __init__(self, metavar: str, **limits: Any) -> None:
+        super().__init__(**limits)
+        self.name = metavar
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """See click; `nan` and `inf` are numbers for Python and of no use here."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+SECONDS = Number("seconds", min=0, max=_LONGEST_WAIT_S)
+
+
+class _Command(click.Command):
+    """Refuses an option that is given twice or empty: somebody meant something else by it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options, _, order = self.make_parser(ctx).parse_args(list(args))
+        for number, one in enumerate(order):
+            name = max(one.opts, key=len)
+            if isinstance(one, click.Option) and not one.is_eager:
+                if one in order[:number]:
+                    raise click.UsageError(f"{name} is given twice; give it once")
+                if one.name is not None and options.get(one.name) == "":
+                    raise click.UsageError(f"{name} has no value; give it one or leave it out")
+        return super().parse_args(ctx, args)
+
+
+class Program(click.Group):
+    """Prints every error as one line and exits as the contract says."""
+
+    command_class = _Command
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
+        """Run the command line, or the arguments of a test, and exit."""
+        with _signals():
+            words = list(sys.argv[1:] if args is None else args)
+            code = _run(self, words)
+        sys.exit(code)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuse an unknown command with the nearest match."""
+        if args[0] not in self.commands:
+            known = ", ".join(self.commands)
+            raise click.UsageError(
+                f"unknown command {args[0]!r}{did_you_mean(args[0], self.commands)} "
+                f"(one of {known})"
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _run(program: Program, words: list[str]) -> int:
+    _open_closed_streams()
+    try:
+        with program.make_context(NAME, words) as context:
+            program.invoke(context)
+        flush_out()
+        return 0
+    except OutputClosed:
+        return 0
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        if DEBUG in words:
+            traceback.print_exc()
+        message, code = ending(error)
+        click.echo(message, err=True)
+        return code
+
+
+def ending(error: BaseException) -> tuple[str, int]:
+    """Return what is said of an error, and the exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message(), 2
+    if isinstance(error, Terminated):
+        return _line("terminated", error), 128 + error.number
+    if isinstance(error, KeyboardInterrupt):
+        return _line("interrupted", error), 128 + signal.SIGINT
+    if isinstance(error, click.NoSuchOption):
+        known = error.ctx.command.params if error.ctx else []
+        names = [name for one in known for name in one.opts]
+        return _line(f"unknown option {error.option_name}{did_you_mean(error.option_name, names)}"), 2
+    if isinstance(error, click.ClickException):
+        return _line(error.format_message()), 2
+    if isinstance(error, GroupScoresError):
+        return _line(str(error)), error.exit_code
+    what = f"unexpected {type(error).__name__}: {error}"
+    return _line(f"{what}; {DEBUG} shows where"), 1
+
+
+def _line(text: str, error: BaseException | None = None) -> str:
+    """One line without secrets, whatever was given to us; an error's notes follow it."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    text = _CREDENTIALS.sub("…@", " ".join("; ".join([text, *notes]).split()))
+    text = _SECRET.sub(r"\1…", text)
+    words = [
+        word if len(word) <= _LONGEST_WORD else f"{word[:200]}…{word[-80:]}"
+        for word in text.split(" ")
+    ]
+    return f"{NAME}: {printable(' '.join(words))}"
+
+
+def printable(text: str) -> str:
+    """Show what a terminal would act on, or not show, as an escape sequence."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def set_up_logging(debug: bool) -> None:
+    """Log to standard error, one line each: warnings of ours; with `debug` what libraries say."""
+    logging.basicConfig(
+        level=logging.INFO if debug else logging.ERROR,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    # What a library says of a failure is part of our one line; our own warnings (a server that is
+    # waited for) are for the operator in any case.
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.INFO if debug else logging.CRITICAL)
+    logging.getLogger("group_scores").setLevel(logging.INFO if debug else logging.WARNING)
+
+
+def write_out(text: str | bytes) -> None:
+    """Write to standard output, as UTF-8. Raises OutputClosed, or GroupScoresError."""
+    data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
+    _out(lambda stream: stream.buffer.write(data))
+
+
+def flush_out() -> None:
+    """Hand on what was written; raises as `write_out` does."""
+    if sys.stdout is not None:
+        _out(lambda stream: stream.flush())
+
+
+def _out(action: Callable[[Any], object]) -> None:
+    if sys.stdout is None:
+        raise GroupScoresError("standard output is closed; send it to a file, a pipe or /dev/null")
+    try:
+        action(sys.stdout)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what is left would fail again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise OutputClosed from None
+        raise GroupScoresError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def _open_closed_streams() -> None:
+    """Give a closed standard stream's number to nobody else: a store's file must not have it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """End on SIGTERM and SIGHUP as on Ctrl-C: with what is open closed, and one line."""
+
+    def end(number: int, _: object) -> None:
+        raise Terminated(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

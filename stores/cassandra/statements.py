@@ -1,0 +1,177 @@
+"""The statements on the project's tables: prepared once, bound with values encoded here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cassandra.cluster import Session
+from cassandra.query import PreparedStatement
+
+from group_scores.scores import ActivityAgg, ActivityKey
+from group_scores.scores.attempt import created_on_write_time_us
+from group_scores.scores.keys import ACTIVITY_TYPE
+from group_scores.stores.cassandra import codec
+from group_scores.stores.cassandra.packing import Lookup, Row, row_size
+from group_scores.stores.cassandra.schema import AGGREGATES, ATTEMPTS, Schema
+from group_scores.stores.cassandra.wire import Bound
+from group_scores.stores.protocol import AttemptWrite
+
+_READ = "user_id, content_id, attempt_id, last_attempted_on, total_score, total_max_score"
+_READ_FOR_WRITING = f"{_READ}, WRITETIME(last_attempted_on), created_on"
+_KEY = "user_id, course_id, batch_id, content_id, attempt_id"
+_TYPE = ACTIVITY_TYPE.encode()
+
+
+class Statements:
+    """What one session has prepared for its schema.
+
+    Raises the driver's errors. `columns` are the value maps to write, `details` whether
+    `agg_details` is written too.
+    """
+
+    def __init__(
+        self, session: Session, schema: Schema, columns: Sequence[str], details: bool
+    ) -> None:
+        self._columns = columns
+        self._details = details
+        self._partition = schema.attempt_partition
+        self._encode_questions = codec.question_encoder(schema.question_fields)
+        self._prepare_attempts(session)
+        self._prepare_aggregates(session, schema)
+        self.time = session.prepare("SELECT now() FROM system.local")
+
+    def _prepare_attempts(self, session: Session) -> None:
+        of_one, of_many = (
+            f"FROM {ATTEMPTS} WHERE user_id {users} AND course_id = ? AND batch_id = ?"
+            for users in ("= ?", "IN ?")
+        )
+        self._reads = {
+            for_writing: (
+                session.prepare(f"SELECT {columns} {of_one}"),
+                session.prepare(f"SELECT {columns} {of_many}"),
+            )
+            for for_writing, columns in ((False, _READ), (True, _READ_FOR_WRITING))
+        }
+        self._insert = session.prepare(
+            f"INSERT INTO {ATTEMPTS} ({_KEY}, last_attempted_on, updated_on, total_score, "
+            "total_max_score, grand_total, question) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+        )
+        self._insert_created = session.prepare(
+            f"INSERT INTO {ATTEMPTS} ({_KEY}, created_on) VALUES (?, ?, ?, ?, ?, ?) "
+            "USING TIMESTAMP ?",
+        )
+
+    def _prepare_aggregates(self, session: Session, schema: Schema) -> None:
+        # The type is bound too, or the driver could not tell the partition from the values.
+        key = "activity_type = ? AND activity_id = ? AND user_id"
+        update = f"UPDATE {AGGREGATES} USING TIMESTAMP ? SET " + ", ".join(
+            f"{name} = {name} + ?" for name in ("agg_last_updated", *self._columns)
+        )
+        self._update = session.prepare(f"{update} WHERE {key} = ? AND context_id = ?")
+        if self._details:
+            self._update_details = session.prepare(
+                f"{update}, agg_details = ? WHERE {key} = ? AND context_id = ?"
+            )
+        columns = ", ".join(("user_id", *schema.aggregate_values))
+        select = f"SELECT {columns} FROM {AGGREGATES} WHERE {key}"
+        self._row = session.prepare(f"{select} = ? AND context_id = ?")
+        self._rows = session.prepare(f"{select} IN ? AND context_id = ?")
+
+    # Reads
+
+    def attempts_lookup(self, item: int, key: ActivityKey) -> Lookup:
+        """Return the lookup of a learner's attempts."""
+        course, user, batch = (part.encode() for part in key)
+        return Lookup(item, self._attempts_partition(course, user, batch), (course, batch), user)
+
+    def _attempts_partition(self, course: bytes, user: bytes, batch: bytes) -> bytes:
+        parts = {"course_id": course, "user_id": user, "batch_id": batch}
+        return codec.routing_key([parts[name] for name in self._partition])
+
+    def read_attempts(self, lookups: Sequence[Lookup], *, for_writing: bool) -> Bound:
+        """Return the read of the attempts of all these learners."""
+        one, many = self._reads[for_writing]
+        return _lookup(one, many, lookups, lambda course, user, batch: [user, course, batch])
+
+    def aggregate_lookup(self, item: int, key: ActivityKey) -> Lookup:
+        """Return the lookup of a learner's row."""
+        course, user, context = _aggregate_key(key)
+        return Lookup(item, codec.routing_key([_TYPE, course, user]), (course, context), user)
+
+    def read_aggregates(self, lookups: Sequence[Lookup]) -> Bound:
+        """Return the read of the rows of all these learners."""
+        return _lookup(
+            self._row,
+            self._rows,
+            lookups,
+            lambda course, user, context: [_TYPE, course, user, context],
+        )
+
+    # Writes
+
+    def write_attempt(self, item: int, write: AttemptWrite) -> Row:
+        """Return the statements of an attempt's row: its columns, and `created_on` apart."""
+        attempt = write.attempt
+        user = attempt.user_id.encode()
+        course = attempt.course_id.encode()
+        batch = attempt.batch_id.encode()
+        partition = self._attempts_partition(course, user, batch)
+        key = [user, course, batch, attempt.content_id.encode(), attempt.attempt_id.encode()]
+        now = codec.timestamp_ms(write.now_us // 1000)
+        values = [
+            *key,
+            codec.timestamp_ms(attempt.last_attempted_on_ms),
+            now,
+            codec.double(attempt.total_score),
+            codec.double(attempt.total_max_score),
+            attempt.grand_total.encode(),
+            self._encode_questions(attempt.questions),
+            codec.bigint(write.write_us),
+        ]
+        statements = [Bound(self._insert, values, partition)]
+        if write.create:
+            created = codec.bigint(created_on_write_time_us(write.now_us))
+            statements.append(Bound(self._insert_created, [*key, now, created], partition))
+        return Row(item, partition, row_size(values, 8 + len(attempt.questions)), statements)
+
+    def write_aggregate(self, item: int, update: ActivityAgg) -> Row:
+        """Return the statement of an aggregate row: all its cells with the one time."""
+        course, user, context = _aggregate_key(update.key)
+        values = [
+            codec.bigint(update.t_us),
+            codec.map_of_timestamp(list(update.metrics), update.updated_ms),
+        ]
+        for name in self._columns:
+            values.append(
+                codec.map_of_int(update.agg)
+                if name == "agg"
+                else codec.map_of_double(update.metrics)
+            )
+        cells = len(values) * len(update.metrics)
+        statement = self._update
+        if self._details and update.details is not None:
+            statement = self._update_details
+            values.append(codec.list_of([text.encode() for text in update.details]))
+            cells += len(update.details)
+        values += [_TYPE, course, user, context]
+        partition = codec.routing_key([_TYPE, course, user])
+        bound = Bound(statement, values, partition)
+        return Row(item, partition, row_size(values, cells), [bound])
+
+
+def _aggregate_key(key: ActivityKey) -> tuple[bytes, bytes, bytes]:
+    return key.course_id.encode(), key.user_id.encode(), key.context_id.encode()
+
+
+def _lookup(
+    one: PreparedStatement,
+    many: PreparedStatement,
+    lookups: Sequence[Lookup],
+    values: Callable[[bytes, bytes, bytes], list[bytes]],
+) -> Bound:
+    course, batch = lookups[0].family
+    if len(lookups) == 1:
+        return Bound(one, values(course, lookups[0].user, batch), lookups[0].partition)
+    users = codec.list_of([lookup.user for lookup in lookups])
+    return Bound(many, values(course, users, batch), lookups[0].partition)

@@ -1,0 +1,56 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+PROGRAM = Path(sys.executable).with_name("group-scores")
+
+
+def _sh(script: str, folder: Path) -> str:
+    done = subprocess.run(
+        ["bash", "-eu", "-c", script],
+        cwd=folder,
+        env={"PATH": f"{PROGRAM.parent}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_commands_and_the_example(tmp_path: Path) -> None:
+    section = README.partition("## Look at it")[2].partition("\n## ")[0]
+    commands = "\n".join(re.findall(r"^    (group-scores .*)$", section, re.MULTILINE))
+    assert commands.count("group-scores") == 4
+    out = _sh(commands, tmp_path)
+    assert '"agg":{"attempts_count:' in out
+    # The example, over the same events, leaves the same scores.
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in example.splitlines() if line]) <= 12
+    (tmp_path / "example.py").write_text(example)
+    dump = "group-scores dump --store sqlite:scores.db --table attempts"
+    before = _sh(dump, tmp_path)
+    (tmp_path / "scores.db").rename(tmp_path / "before.db")
+    _sh(f"{sys.executable} example.py", tmp_path)
+    times = re.compile(r'"(created|updated)_on":\d+')
+    assert times.sub("", _sh(dump, tmp_path)) == times.sub("", before)
+    assert (tmp_path / "dead-letter.jsonl").read_text().count("ParseEvent") > 20
+
+
+def test_every_option_and_address_shown_exists() -> None:
+    shown = set(re.findall(r"`?(--[a-z][a-z-]+)", README)) - {"--direct"}
+    helps = "".join(
+        subprocess.run(
+            [PROGRAM, command, "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        for command in ("run", "dump", "show", "simulate", "replay")
+    )
+    assert shown
+    assert not {option for option in shown if option not in helps}
