@@ -190,13 +190,15 @@ def test_tls_spoken_to_in_the_clear(tls: TlsFiles) -> None:
 def test_tls_to_a_real_broker(
     tls: TlsFiles, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port, elsewhere = free_port(), free_port()
     server = KafkaServer(tmp_path_factory.mktemp("kafka-tls"), heap="256m")
     settings = server._properties()
-    for key in ("listeners", "advertised.listeners"):
-        server.settings[key] = f"{settings[key]},SAFE://localhost:{port}"
-    server.settings |= {
-        "listener.security.protocol.map": settings["listener.security.protocol.map"] + ",SAFE:SSL",
+    safe = f"SAFE://localhost:{port}"
+    server.settings = {
+        "listeners": f"{settings['listeners']},{safe},FAR://127.0.0.1:{elsewhere}",
+        "advertised.listeners": f"{settings['advertised.listeners']},{safe},FAR://127.0.0.1:1",
+        "listener.security.protocol.map": settings["listener.security.protocol.map"]
+        + ",SAFE:SSL,FAR:PLAINTEXT",
         "listener.name.safe.ssl.keystore.location": str(tls.keystore),
         "listener.name.safe.ssl.keystore.password": tls.password,
         "listener.name.safe.ssl.keystore.type": "PKCS12",
@@ -221,6 +223,11 @@ def test_tls_to_a_real_broker(
         # Without a certificate of the client's own.
         line = refused(f"kafka://localhost:{port}/safe?ca={tls.ca}", AddressError)
         assert "cert=" in line
+        # A broker that names itself by what only it can reach.
+        far = f"kafka://127.0.0.1:{elsewhere}/safe"
+        line = refused(far, ServiceUnavailableError, timeout_s=4)
+        assert "the brokers it names (127.0.0.1:1) do not" in line
+        assert "advertised.listeners" in line
     finally:
         server.kill()
 

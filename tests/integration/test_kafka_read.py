@@ -259,7 +259,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
         return [(int(row.split()[0]), int(row.split()[1])) for row in rows]
 
     first = start()
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     while len(lines()) < 500:
         assert first.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
@@ -271,7 +271,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
     assert 0 < sum(at_kill.values()) <= len(before)
     for partition, offset in at_kill.items():  # what is committed was written
         assert {(partition, o) for o in range(offset)} <= set(before)
-    assert start().wait(40) == 0
+    assert start().wait(90) == 0
     after = lines()
     assert set(after) == {(p, o) for p in range(2) for o in range(600)}
     assert len(after) - len(before) == 1200 - sum(at_kill.values())
@@ -292,7 +292,7 @@ def test_a_broker_that_restarts_in_the_middle_is_waited_for(
             return super().process(record, at)
 
     downs.start()
-    counters = run(ReadFromKafka(address, turn=Turn(max_records=10), retry_s=60), Slow())
+    counters = run(ReadFromKafka(address, turn=Turn(max_records=10)), Slow())
     downs.join()
     assert {record.offset for record, _ in seen} == set(range(120))
     assert offsets_of(address, 1) == {0: 120}

@@ -61,9 +61,6 @@ class FakeConsumer:
     def resume(self, key: Any) -> None:
         self.paused.discard(key)
 
-    def position(self, key: Any, timeout_ms: float) -> int:
-        return self.at
-
     def beginning_offsets(self, keys: list[Any], timeout_ms: float) -> dict[Any, int]:
         return dict.fromkeys(keys, self.first)
 
@@ -103,7 +100,8 @@ def reading(consumer: FakeConsumer) -> Iterator[KafkaReader]:
     """A reader on the fake, that asks after the first silent poll and not after seconds."""
     with (
         mock.patch.object(reader_module, "open_consumer", return_value=consumer),
-        mock.patch.object(reader_module, "look_at", lambda _, __, offset: consumer.look(offset)),
+        mock.patch.object(reader_module, "look_at", side_effect=lambda *at: consumer.look(at[2])),
+        mock.patch.object(reader_module, "position_of", side_effect=lambda *_: consumer.at),
         mock.patch.object(reader_module, "_SILENCE_S", 0.0),
     ):
         yield KafkaReader(ADDRESS, retry_s=5)

@@ -6,10 +6,12 @@ import logging
 import threading
 import time
 
+from kafka.errors import KafkaError
+
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
 from group_scores.transforms.kafka.address import KafkaAddress
-from group_scores.transforms.kafka.client import hushed
+from group_scores.transforms.kafka.client import explain, hushed
 from group_scores.transforms.kafka.inner import brokers_of, topics_of
 from group_scores.transforms.kafka.topic import KafkaTopic, Range, resolve
 
@@ -53,28 +55,27 @@ def _check(address: KafkaAddress, deadline: float) -> dict[int, Range]:
     topic = KafkaTopic(address, retry_s=0.0, timeout_s=left_s)
     try:
         consumer = topic.consumer
-        names = topics_of(consumer, max(1.0, deadline - time.monotonic()))
-        if address.topic not in names:
-            raise AddressError(
-                f"topic {address.topic!r} does not exist on {address.servers}"
-                f"{did_you_mean(address.topic, names)}; create it, or correct the address"
-            )
         try:
+            names = topics_of(consumer, max(1.0, deadline - time.monotonic()))
+            if address.topic not in names:
+                raise AddressError(
+                    f"topic {address.topic!r} does not exist on {address.servers}"
+                    f"{did_you_mean(address.topic, names)}; create it, or correct the address"
+                )
             topic.timeout_s = max(1.0, deadline - time.monotonic())
             return resolve(topic, logging.DEBUG)[0]  # the run itself will say it
-        except ServiceUnavailableError as error:
+        except (KafkaError, ServiceUnavailableError) as error:
             raise _unreachable(address, brokers_of(consumer), error) from error
     finally:
         topic.close()
 
 
-def _unreachable(
-    address: KafkaAddress, brokers: list[str], error: GroupScoresError
-) -> ServiceUnavailableError:
+def _unreachable(address: KafkaAddress, brokers: list[str], error: Exception) -> GroupScoresError:
     """The brokers name themselves, often by a host that only they can reach."""
+    explained = explain(error, address)
     elsewhere = sorted(set(brokers) - set(address.bootstrap))
-    if not elsewhere:
-        return ServiceUnavailableError(str(error))
+    if not elsewhere or not isinstance(explained, ServiceUnavailableError):
+        return explained
     return ServiceUnavailableError(
         f"{address.servers} answers, and the brokers it names ({', '.join(elsewhere)}) do not; "
         "check that these names can be reached from here (advertised.listeners)"

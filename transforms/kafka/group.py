@@ -152,6 +152,10 @@ class Committer:
                 log.warning(
                     "offset %d of %s partition %d was not committed to group %r: %s; until a later "
                     "commit succeeds, a new run would read again from the last committed offset",
-                    *(offset, self._address, partition, self._address.group, error),
+                    offset,
+                    self._address,
+                    partition,
+                    self._address.group,
+                    error,
                 )
                 return False

@@ -75,6 +75,14 @@ def brokers_of(consumer: Any) -> list[str]:
     return [f"{broker.host}:{broker.port}" for broker in consumer._manager.cluster.brokers()]
 
 
+def position_of(consumer: Any, key: Any) -> int:
+    """Return the offset that the consumer fetches next; `KafkaConsumer.position` may ask and raise.
+
+    Markers and gaps move it without a record.
+    """
+    return int(consumer._subscription.assignment[key].position.offset)
+
+
 def _refresh(consumer: Any, timeout_s: float) -> None:
     manager = consumer._manager
     if manager.cluster.metadata_refresh_in_progress:

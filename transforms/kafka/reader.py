@@ -21,7 +21,7 @@ from group_scores.stores.errors import ServiceUnavailableError
 from group_scores.transforms.kafka.address import KafkaAddress
 from group_scores.transforms.kafka.client import close_quietly, explain, open_consumer, patiently
 from group_scores.transforms.kafka.errors import CorruptBatchError
-from group_scores.transforms.kafka.inner import look_at
+from group_scores.transforms.kafka.inner import look_at, position_of
 from group_scores.transforms.kafka.topic import RETRY_S
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ class KafkaReader:
         self._waited_s = 0.0
         self._asked_at_s = 0.0
         self._trouble = ""
+        self._warned = False
 
     def assign(self, starts: Mapping[int, int], until: Mapping[int, int] | None = None) -> None:
         """Read from `starts` (offset by partition) on, up to but without `until` where given.
@@ -216,15 +217,14 @@ class KafkaReader:
         else:
             self._waited_s += time.monotonic() - began
             if self._waited_s - self._asked_at_s >= _SILENCE_S:
-                self._asked_at_s = self._waited_s
                 self._find_out()
 
     def _moved(self, partitions: Iterable[int]) -> bool:
         """Note how far the consumer has come; markers and gaps move it without a record."""
         moved = False
         for partition in set(partitions) - self._given_up:
-            position = self._consumer.position(self._key(partition), timeout_ms=0)
-            if position is not None and position != self._fetched[partition]:
+            position = position_of(self._consumer, self._key(partition))
+            if position != self._fetched[partition]:
                 self._fetched[partition] = position
                 moved = True
         return moved
@@ -241,10 +241,10 @@ class KafkaReader:
                 self._consumer.pause(self._key(partition))
 
     def _progress(self) -> None:
-        if self._waited_s > _SILENCE_S and self._trouble:
+        if self._warned:
             log.info("%s: reading goes on", self.address)
         self._waited_s = self._asked_at_s = 0.0
-        self._trouble = ""
+        self._trouble, self._warned = "", False
 
     def _undecodable(self, error: Exception) -> CorruptBatchError:
         # kafka-python must not be polled again: it would spin for ever on the spent iterator.
@@ -261,6 +261,7 @@ class KafkaReader:
     def _find_out(self) -> None:
         """Nothing came for a while: nothing there, a gap up to the end, or a broker away?"""
         open_ones = [p for p in self._fetched if self.position(p) < self._until.get(p, _NO_END)]
+        began = time.monotonic()
         try:
             keys = [self._key(partition) for partition in open_ones]
             ends = self._consumer.end_offsets(keys, timeout_ms=_ASK_TIMEOUT_MS)
@@ -270,33 +271,40 @@ class KafkaReader:
             silent = [
                 p for p in open_ones if p in self._until or ends[self._key(p)] > self.position(p)
             ]
-            for partition in silent:
-                self._step_over(partition)
-            if not silent:
+            stepped = [self._step_over(partition) for partition in silent]
+            if not silent or any(stepped):
                 self._progress()
                 return
+        self._waited_s += time.monotonic() - began
+        self._asked_at_s = self._waited_s
         if self._waited_s >= self.retry_s:
             raise ServiceUnavailableError(
                 f"{self.address} gave nothing for {self._waited_s:.0f} s although there is more "
                 f"to read{': ' + self._trouble if self._trouble else ''}; check the broker"
             )
-        if self._waited_s < 2 * _SILENCE_S:
+        if not self._warned:
+            self._warned = True
             log.warning(
                 "%s gives nothing%s; waiting for up to %.0f s",
-                *(self.address, f" ({self._trouble})" if self._trouble else "", self.retry_s),
+                self.address,
+                f" ({self._trouble})" if self._trouble else "",
+                self.retry_s,
             )
 
-    def _step_over(self, partition: int) -> None:
+    def _step_over(self, partition: int) -> bool:
+        """Go on behind a gap that reaches to the end, or note that the log was cut off."""
         position, until = self.position(partition), self._until.get(partition)
         seen = look_at(self._consumer, self._key(partition), position)
         if seen is None or seen.has_records:
-            return
+            return False
         if seen.log_end < max(position, until or 0):
-            self._truncated(partition, None)
-        elif seen.readable_end > position:
-            log.info("%s partition %d: no record from %d on", self.address, partition, position)
-            self._seek(partition, seen.readable_end)
-            self._progress()
+            return self._truncated(partition, None)
+        if seen.readable_end <= position:
+            return False
+        log.info("%s partition %d: no record from %d on", self.address, partition, position)
+        self._seek(partition, seen.readable_end)
+        self._pause_finished()
+        return True
 
     def _ask_where(self, places: Mapping[Any, int]) -> None:
         try:
@@ -310,15 +318,16 @@ class KafkaReader:
             else:
                 self._truncated(key.partition, earliest[key])
 
-    def _truncated(self, partition: int, resumed: int | None) -> None:
+    def _truncated(self, partition: int, resumed: int | None) -> bool:
         if resumed is None:
             try:
                 key = self._key(partition)
                 resumed = self._consumer.beginning_offsets([key], timeout_ms=_ASK_TIMEOUT_MS)[key]
             except kafka_errors.KafkaError as error:
                 self._trouble = str(error)
-                return
+                return False
         self._jump(OffsetJump(partition, self.position(partition), resumed, "truncated"))
+        return True
 
     def _jump(self, jump: OffsetJump) -> None:
         gone = {
@@ -327,7 +336,11 @@ class KafkaReader:
         }[jump.reason]
         log.warning(
             "%s partition %d: offset %d is gone (%s); going on at %d",
-            *(self.address, jump.partition, jump.expected, gone, jump.resumed),
+            self.address,
+            jump.partition,
+            jump.expected,
+            gone,
+            jump.resumed,
         )
         self._jumps.append(jump)
         self._seek(jump.partition, jump.resumed)

@@ -154,7 +154,11 @@ def _from_committed(
             log.log(
                 level,
                 "%s partition %d: retention deleted the offsets %d to %d before group %r read them",
-                *(address, partition, offset, first - 1, address.group),
+                address,
+                partition,
+                offset,
+                first - 1,
+                address.group,
             )
             offset = first
         elif offset > log_ends.get(partition, offset):
@@ -162,7 +166,11 @@ def _from_committed(
                 level,
                 "%s partition %d: group %r stands at %d and the log ends at %d: it was cut off or "
                 "made anew; reading from its start",
-                *(address, partition, address.group, offset, log_ends[partition]),
+                address,
+                partition,
+                address.group,
+                offset,
+                log_ends[partition],
             )
             offset = first
         found[partition] = (offset, max(offset, end))
