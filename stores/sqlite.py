@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,6 +84,7 @@ _READ_AGGREGATE = """
 SELECT map, key, value FROM user_activity_agg_cell
 WHERE activity_id = ? AND user_id = ? AND context_id = ?
 """
+_COLLECTIONS = ("agg", "agg_last_updated", "aggregates", "agg_details")
 _UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.DataError)  # a value that no column takes
 _json_text = msgspec.json.Encoder().encode
 
@@ -255,16 +258,10 @@ class SqliteStore:
             f"FROM user_activity_agg_cell{where} "
             "ORDER BY activity_id, user_id, context_id, map, key"
         )
-        cells: list[tuple[str, str, object]] = []
-        current: tuple[str, ...] = ()
-        for *key, name, metric, value in self._rows(query, values):
-            if tuple(key) != current:
-                if cells:
-                    yield _aggregate_record(current, cells)
-                current, cells = tuple(key), []
-            cells.append((name, metric, value))
-        if cells:
-            yield _aggregate_record(current, cells)
+        for key, cells in groupby(self._rows(query, values), key=lambda row: row[:3]):
+            record = _aggregate_record(key, [cell[3:] for cell in cells])
+            if any(record[name] for name in _COLLECTIONS):  # a row of nothing is none
+                yield record
 
     def _rows(self, query: str, values: list[str]) -> Iterator[tuple[Any, ...]]:
         # A connection of its own: a scan must not hold up the writers, nor see half a transaction.
@@ -347,7 +344,7 @@ def _question_record(question: dict[str, object]) -> dict[str, object]:
     }
     duration = record["duration"]
     if isinstance(duration, float) and duration.is_integer():
-        record["duration"] = int(duration)
+        record["duration"] = int(Decimal(repr(duration)))  # the decimal that Cassandra is given
     return record
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import struct
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from cassandra import (
     Unavailable,
 )
 from cassandra.cluster import NoHostAvailable
-from cassandra.connection import ConnectionException, ProtocolError
+from cassandra.connection import ConnectionException, ConnectionShutdown, ProtocolError
 from cassandra.protocol import ErrorMessage, ProtocolException
 
 from group_scores.stores.cassandra.address import CassandraAddress
@@ -31,6 +32,7 @@ from group_scores.stores.errors import (
 )
 
 PASSWORD_VARIABLE = "CASSANDRA_PASSWORD"
+_PROBE_S = 2.0
 _TRANSIENT = (
     NoHostAvailable,
     OperationTimedOut,
@@ -60,7 +62,7 @@ def fault(error: Exception) -> StoreFault:
 def start_error(address: CassandraAddress, error: Exception) -> GroupScoresError:
     """Tell why a store could not be opened, and what to do about it."""
     causes = list(_causes(error))
-    for explain in (_login, _tls, _protocol, _statement):
+    for explain in (_login, _tls, _protocol, _hung_up, _statement):
         for cause in causes:
             reason = explain(address, cause)
             if reason:
@@ -124,6 +126,29 @@ def _protocol(address: CassandraAddress, error: BaseException) -> str | None:
         hint = "correct the port" if address.ca else "correct the port, or give ca= for a TLS port"
         return f"does not speak version 4 of Cassandra's protocol; {hint}"
     return None
+
+
+def _hung_up(address: CassandraAddress, error: BaseException) -> str | None:
+    """A node that wants TLS hangs up on a client that does not, without a word."""
+    if address.ca or not isinstance(error, ConnectionResetError | ConnectionShutdown):
+        return None
+    if any(_speaks_tls(host, address.port) for host in address.hosts[:1]):
+        return "is a TLS port; give ca=, the authority of the nodes' certificates"
+    return None
+
+
+def _speaks_tls(host: str, port: int) -> bool:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent: the question is only who answers
+    try:
+        with (
+            socket.create_connection((host, port), _PROBE_S) as plain,
+            context.wrap_socket(plain),
+        ):
+            return True
+    except OSError as error:
+        return "alert" in str(error).lower()
 
 
 def _statement(address: CassandraAddress, error: BaseException) -> str | None:

@@ -22,7 +22,10 @@ BATCH_PARTITIONS = 10
 
 PARTITION_BYTES = 128 * 1024  # rows of one partition are one mutation: its limit is far above
 READ_KEYS = 16
-_CELL_BYTES = 24  # what Cassandra counts for a cell beside its value, rounded up
+# What Cassandra counts beside the values as they are bound, rounded up.
+_COLUMN_BYTES = 24
+_MAP_ENTRY_BYTES = 12
+_LIST_ITEM_BYTES = 32
 
 
 class Row(NamedTuple):
@@ -47,9 +50,14 @@ Replica = Callable[[bytes], Hashable]
 """The node that coordinates what is sent about a partition."""
 
 
-def row_size(values: Iterable[bytes], cells: int) -> int:
+def row_size(values: Iterable[bytes], columns: int, map_entries: int, list_items: int) -> int:
     """Return the bytes that Cassandra counts for a row in a batch, rounded up."""
-    return sum(map(len, values)) + cells * _CELL_BYTES
+    return (
+        sum(map(len, values))
+        + columns * _COLUMN_BYTES
+        + map_entries * _MAP_ENTRY_BYTES
+        + list_items * _LIST_ITEM_BYTES
+    )
 
 
 def pack_rows(rows: Iterable[Row], replica: Replica) -> Iterator[list[Row]]:

@@ -11,7 +11,7 @@ from cassandra.cluster import Session
 from cassandra.util import OrderedMapSerializedKey
 
 from group_scores.scores.keys import ACTIVITY_TYPE
-from group_scores.stores.cassandra.schema import AGGREGATES, ATTEMPTS, Schema
+from group_scores.stores.cassandra.schema import Schema
 from group_scores.stores.protocol import Selection, Table
 
 PAGE_ROWS = 1000
@@ -41,9 +41,9 @@ def scan(
     """Yield the selected rows, in the order of the nodes. Raises the driver's errors."""
     columns: tuple[str, ...]
     if table == "attempts":
-        name, columns, where = ATTEMPTS, _ATTEMPT_COLUMNS, _attempt_filter(selection)
+        name, columns, where = schema.attempts, _ATTEMPT_COLUMNS, _attempt_filter(selection)
     else:
-        name, columns = AGGREGATES, _AGGREGATE_KEY + schema.aggregate_values
+        name, columns = schema.aggregates, _AGGREGATE_KEY + schema.aggregate_values
         where = _aggregate_filter(selection)
     query = f"SELECT {', '.join(columns)} FROM {name}"
     if where:

@@ -42,10 +42,13 @@ _AGGREGATE_KEY = ("activity_type", "activity_id", "user_id", "context_id")
 class Schema:
     """What differs between deployments, as found.
 
-    `attempt_partition` are the partition key's columns of the attempts table;
-    `question_fields` the names of the `question` type's fields in their order.
+    `attempts` and `aggregates` are the tables, with their keyspace; `attempt_partition` are the
+    partition key's columns of the attempts table; `question_fields` the names of the `question`
+    type's fields in their order.
     """
 
+    attempts: str
+    aggregates: str
     attempt_partition: tuple[str, ...]
     question_fields: tuple[str, ...]
     has_aggregates: bool
@@ -70,6 +73,8 @@ def read_schema(keyspace: Any) -> Schema:
             _check_column(keyspace.name, aggregates, name, wanted)
     _check_aggregate_key(keyspace.name, aggregates)
     return Schema(
+        f'"{keyspace.name}".{ATTEMPTS}',
+        f'"{keyspace.name}".{AGGREGATES}',
         _attempt_partition(keyspace.name, attempts),
         _question_fields(keyspace),
         "aggregates" in aggregates.columns,

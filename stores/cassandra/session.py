@@ -29,7 +29,10 @@ _RECONNECT_S = 1.0
 
 
 def connect(address: CassandraAddress) -> Session:
-    """Open a session on the address's keyspace; close it with `session.cluster.shutdown()`.
+    """Open a session on the address's cluster; close it with `session.cluster.shutdown()`.
+
+    It uses no keyspace: a prepared statement that leaves it to the session is another statement
+    where the session has another, so the tables are named with theirs.
 
     Raises AddressError for what only a correction helps against (a name that does not resolve,
     a wrong password, an unknown keyspace or data center), ServiceUnavailableError for a cluster
@@ -38,19 +41,14 @@ def connect(address: CassandraAddress) -> Session:
     cluster = _cluster(address)
     try:
         session = cluster.connect()
-        _check_data_center(address, cluster)
-        if address.keyspace not in cluster.metadata.keyspaces:
-            raise AddressError(
-                f"keyspace {address.keyspace!r} does not exist on {address}; create it first"
-                f"{did_you_mean(address.keyspace, cluster.metadata.keyspaces)}"
-            )
-        session.set_keyspace(address.keyspace)
+        wrong = _wrong_data_center(address, cluster) or _wrong_keyspace(address, cluster)
+        if wrong:
+            raise wrong
     except BaseException as error:
         cluster.shutdown()
         if isinstance(error, Exception) and is_drivers(error):
             # Where no node of the data center is known, the driver finds none to connect to.
-            _check_data_center(address, cluster)
-            raise start_error(address, error) from None
+            raise _wrong_data_center(address, cluster) or start_error(address, error) from None
         raise
     session.use_client_timestamp = False  # every write brings its own time, see scores.attempt
     session.client_protocol_handler = IntegerTimes
@@ -124,10 +122,20 @@ def _ssl_context(address: CassandraAddress) -> ssl.SSLContext | None:
     return context
 
 
-def _check_data_center(address: CassandraAddress, cluster: Cluster) -> None:
+def _wrong_data_center(address: CassandraAddress, cluster: Cluster) -> AddressError | None:
     known = sorted({host.datacenter for host in cluster.metadata.all_hosts() if host.datacenter})
-    if address.dc and known and address.dc not in known:
-        raise AddressError(
-            f"data center {address.dc!r} is not one of the cluster's ({', '.join(known)})"
-            f"{did_you_mean(address.dc, known)}"
-        )
+    if not address.dc or not known or address.dc in known:
+        return None
+    return AddressError(
+        f"data center {address.dc!r} is not one of the cluster's ({', '.join(known)})"
+        f"{did_you_mean(address.dc, known)}"
+    )
+
+
+def _wrong_keyspace(address: CassandraAddress, cluster: Cluster) -> AddressError | None:
+    if address.keyspace in cluster.metadata.keyspaces:
+        return None
+    return AddressError(
+        f"keyspace {address.keyspace!r} does not exist on {address}; create it first"
+        f"{did_you_mean(address.keyspace, cluster.metadata.keyspaces)}"
+    )

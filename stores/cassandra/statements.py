@@ -12,7 +12,7 @@ from group_scores.scores.attempt import created_on_write_time_us
 from group_scores.scores.keys import ACTIVITY_TYPE
 from group_scores.stores.cassandra import codec
 from group_scores.stores.cassandra.packing import Lookup, Row, row_size
-from group_scores.stores.cassandra.schema import AGGREGATES, ATTEMPTS, Schema
+from group_scores.stores.cassandra.schema import Schema
 from group_scores.stores.cassandra.wire import Bound
 from group_scores.stores.protocol import AttemptWrite
 
@@ -36,13 +36,13 @@ class Statements:
         self._details = details
         self._partition = schema.attempt_partition
         self._encode_questions = codec.question_encoder(schema.question_fields)
-        self._prepare_attempts(session)
+        self._prepare_attempts(session, schema)
         self._prepare_aggregates(session, schema)
         self.time = session.prepare("SELECT now() FROM system.local")
 
-    def _prepare_attempts(self, session: Session) -> None:
+    def _prepare_attempts(self, session: Session, schema: Schema) -> None:
         of_one, of_many = (
-            f"FROM {ATTEMPTS} WHERE user_id {users} AND course_id = ? AND batch_id = ?"
+            f"FROM {schema.attempts} WHERE user_id {users} AND course_id = ? AND batch_id = ?"
             for users in ("= ?", "IN ?")
         )
         self._reads = {
@@ -53,19 +53,19 @@ class Statements:
             for for_writing, columns in ((False, _READ), (True, _READ_FOR_WRITING))
         }
         self._insert = session.prepare(
-            f"INSERT INTO {ATTEMPTS} ({_KEY}, last_attempted_on, updated_on, total_score, "
+            f"INSERT INTO {schema.attempts} ({_KEY}, last_attempted_on, updated_on, total_score, "
             "total_max_score, grand_total, question) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
         )
         self._insert_created = session.prepare(
-            f"INSERT INTO {ATTEMPTS} ({_KEY}, created_on) VALUES (?, ?, ?, ?, ?, ?) "
+            f"INSERT INTO {schema.attempts} ({_KEY}, created_on) VALUES (?, ?, ?, ?, ?, ?) "
             "USING TIMESTAMP ?",
         )
 
     def _prepare_aggregates(self, session: Session, schema: Schema) -> None:
         # The type is bound too, or the driver could not tell the partition from the values.
         key = "activity_type = ? AND activity_id = ? AND user_id"
-        update = f"UPDATE {AGGREGATES} USING TIMESTAMP ? SET " + ", ".join(
+        update = f"UPDATE {schema.aggregates} USING TIMESTAMP ? SET " + ", ".join(
             f"{name} = {name} + ?" for name in ("agg_last_updated", *self._columns)
         )
         self._update = session.prepare(f"{update} WHERE {key} = ? AND context_id = ?")
@@ -74,7 +74,7 @@ class Statements:
                 f"{update}, agg_details = ? WHERE {key} = ? AND context_id = ?"
             )
         columns = ", ".join(("user_id", *schema.aggregate_values))
-        select = f"SELECT {columns} FROM {AGGREGATES} WHERE {key}"
+        select = f"SELECT {columns} FROM {schema.aggregates} WHERE {key}"
         self._row = session.prepare(f"{select} = ? AND context_id = ?")
         self._rows = session.prepare(f"{select} IN ? AND context_id = ?")
 
@@ -133,7 +133,8 @@ class Statements:
         if write.create:
             created = codec.bigint(created_on_write_time_us(write.now_us))
             statements.append(Bound(self._insert_created, [*key, now, created], partition))
-        return Row(item, partition, row_size(values, 8 + len(attempt.questions)), statements)
+        size = row_size(values, columns=7, map_entries=0, list_items=len(attempt.questions))
+        return Row(item, partition, size, statements)
 
     def write_aggregate(self, item: int, update: ActivityAgg) -> Row:
         """Return the statement of an aggregate row: all its cells with the one time."""
@@ -148,16 +149,17 @@ class Statements:
                 if name == "agg"
                 else codec.map_of_double(update.metrics)
             )
-        cells = len(values) * len(update.metrics)
-        statement = self._update
-        if self._details and update.details is not None:
+        statement, details = self._update, update.details
+        if self._details and details is not None:
             statement = self._update_details
-            values.append(codec.list_of([text.encode() for text in update.details]))
-            cells += len(update.details)
+            values.append(codec.list_of([text.encode() for text in details]))
+        else:
+            details = []
         values += [_TYPE, course, user, context]
+        maps = 1 + len(self._columns)
+        size = row_size(values, maps + 1, maps * len(update.metrics), len(details))
         partition = codec.routing_key([_TYPE, course, user])
-        bound = Bound(statement, values, partition)
-        return Row(item, partition, row_size(values, cells), [bound])
+        return Row(item, partition, size, [Bound(statement, values, partition)])
 
 
 def _aggregate_key(key: ActivityKey) -> tuple[bytes, bytes, bytes]:
