@@ -28,10 +28,11 @@ class Pairs(list[tuple[str, Any]]):
 
 def message(value: Any, ascii_only: bool = False) -> bytes:
     """Write `value` as JSON; only ASCII, or all that UTF-8 can hold as it is."""
-    return _json(value, ascii_only).encode("utf-8", "surrogateescape")
+    return json_text(value, ascii_only).encode("utf-8", "surrogateescape")
 
 
-def _json(value: Any, ascii_only: bool) -> str:
+def json_text(value: Any, ascii_only: bool) -> str:
+    """Write `value` as JSON text; only ASCII, or all that UTF-8 can hold as it is."""
     if isinstance(value, Literal):
         return value
     if isinstance(value, str):
@@ -40,10 +41,12 @@ def _json(value: Any, ascii_only: bool) -> str:
     if isinstance(value, dict):
         value = Pairs(value.items())
     if isinstance(value, Pairs):
-        inner = (f"{_json(name, ascii_only)}:{_json(item, ascii_only)}" for name, item in value)
+        inner = (
+            f"{json_text(name, ascii_only)}:{json_text(item, ascii_only)}" for name, item in value
+        )
         return "{" + ",".join(inner) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(_json(item, ascii_only) for item in value) + "]"
+        return "[" + ",".join(json_text(item, ascii_only) for item in value) + "]"
     return json.dumps(value)
 
 
@@ -94,7 +97,7 @@ class Breakage(NamedTuple):
     @property
     def title(self) -> str:
         """A name for the test's report."""
-        text = _json(self.value, True).encode("ascii", "backslashreplace").decode()
+        text = json_text(self.value, True).encode("ascii", "backslashreplace").decode()
         return f"{'.'.join(self.path)}={text if len(text) < 24 else text[:20] + '...'}"
 
 

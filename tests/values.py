@@ -7,7 +7,7 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from group_scores.scores import ActivityAgg, ActivityKey, Attempt, Question
@@ -81,7 +81,10 @@ def update(
 
 def examples(share: float) -> settings:
     """Return settings with that share of the profile's examples: a store call costs more."""
-    return settings(max_examples=max(5, int(settings.default.max_examples * share)))
+    return settings(
+        max_examples=max(5, int(settings.default.max_examples * share)),
+        phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),  # to explain is slow
+    )
 
 
 # What a store can be given: ids and texts that UTF-8 can hold, numbers that are finite.

@@ -53,14 +53,14 @@ def replay(letter: bytes) -> SourceRecord:
 
 names = ev.texts | st.sampled_from(["userId", "raw", "\\/", "\ud800"])
 spaces = st.sampled_from(["", " ", "\t "])
-_values = ev.any_json.filter(lambda value: max(ev._json(value, True), default="") < "\udc80")
+_values = ev.any_json.filter(lambda value: max(ev.json_text(value, True), default="") < "\udc80")
 
 
 @st.composite
 def members(draw: st.DrawFn) -> str:
     """A field of an object as it could stand in the text, any value and spacing."""
-    name = ev._json(draw(names.filter(lambda name: name != "metadata")), draw(st.booleans()))
-    value = ev._json(draw(_values), draw(st.booleans()))
+    name = ev.json_text(draw(names.filter(lambda name: name != "metadata")), draw(st.booleans()))
+    value = ev.json_text(draw(_values), draw(st.booleans()))
     return f"{name}{draw(spaces)}:{draw(spaces)}{value}"
 
 
@@ -106,7 +106,7 @@ def test_an_object_of_metadata_keeps_its_own_fields_and_gains_ours(
 @given(st.lists(members(), max_size=2), _values.filter(lambda value: not isinstance(value, dict)))
 def test_a_metadata_that_is_no_object_moves_to_its_original(parts: list[str], own: Any) -> None:
     assume(not isinstance(own, ev.Pairs))
-    text = ev._json(own, True)
+    text = ev.json_text(own, True)
     assume(not text.startswith("{"))
     value = object_of([*parts, f'"metadata": {text}'], "")
     letter = dead_letter(SourceRecord(value, "t", 0, 1), "ParseEvent", "why")
@@ -120,7 +120,7 @@ def test_a_metadata_that_is_no_object_moves_to_its_original(parts: list[str], ow
 @example("src", "another job")
 @example("topic", "\ud800")
 def test_what_another_job_put_under_our_names_is_kept_as_the_original(name: str, own: Any) -> None:
-    text = f'{{"{name}": {ev._json(own, True)}}}'
+    text = f'{{"{name}": {ev.json_text(own, True)}}}'
     letter = dead_letter(
         SourceRecord(b'{"metadata":%s}' % text.encode(), "t", 0, 1), "ParseEvent", "why"
     )
@@ -256,6 +256,7 @@ def test_what_looks_like_a_dead_letter_is_one_or_is_not(letter: dict[str, Any]) 
 @example(b"\xff" * 200, 400, "why", 16_384)
 @example(b"a" * 100, 400, "\x00" * 2_000, 16_384)
 @example(b"a" * 100, 400, "\ud800" * 2_000, 16_384)
+@example(b"a" * 100, 400, "x" * 100_000, 16_384)
 def test_a_cut_dead_letter_keeps_to_the_limit_and_says_where_the_whole_is(
     part: bytes, times: int, reason: str, limit: int
 ) -> None:

@@ -1,13 +1,12 @@
-"""Each rule of the event by example: what is taken, what is refused and in which words."""
+"""Each rule of the event by example: what is taken, and what is taken as absent."""
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import pytest
 
-from group_scores.scores import AssessEvent, AssessmentKey, InvalidEventError, parse_event
+from group_scores.scores import AssessEvent, AssessmentKey, parse_event
 from group_scores.scores.event import Answer
 from tests import event_values as ev
 from tests import naive
@@ -17,14 +16,6 @@ def parsed(event: Any) -> AssessEvent:
     data = ev.message(event)
     assert naive.refusal(data) is None
     return parse_event(data)
-
-
-def refusal(event: Any) -> InvalidEventError:
-    data = event if isinstance(event, bytes) else ev.message(event)
-    with pytest.raises(InvalidEventError) as refused:
-        parse_event(data)
-    assert naive.refusal(data) is not None
-    return refused.value
 
 
 def only_answer(**fields: Any) -> Answer:
@@ -258,144 +249,3 @@ def test_an_unknown_field_is_no_error_whatever_it_holds(place: str, name: str, v
     }
     places[place][name] = value
     assert parsed(event) == parsed(ev.event(ev.answer()))
-
-
-def test_of_a_repeated_field_the_last_one_counts() -> None:
-    event = ev.event(ev.answer())
-    assert parsed(ev.Pairs([("userId", "first"), ("userId", 5), *event.items()])).user_id == "user"
-    twice = ev.Pairs([*event.items(), ("userId", "last")])
-    assert parsed(twice).user_id == "last"
-    assert refusal(ev.Pairs([*event.items(), ("userId", 5)])).field == "userId"
-
-
-# ---------------------------------------------------------------- what is refused
-
-_BREAKAGES = ev.breakages()
-
-
-@pytest.mark.parametrize("breakage", _BREAKAGES, ids=[each.title for each in _BREAKAGES])
-def test_a_broken_rule_is_refused_by_the_name_of_the_field(breakage: ev.Breakage) -> None:
-    valid = ev.event(ev.answer("q1"), ev.answer("q2"))
-    for index in (0, 1):
-        data, field = ev.broken(valid, breakage, index)
-        assert refusal(data).field == field
-
-
-def test_an_answer_that_would_not_count_has_to_keep_the_rules_too() -> None:
-    late, early = ev.answer("q1", ets=2), ev.answer("q1", ets=1, score="NaN")
-    assert refusal(ev.event(late, early)).field == "events[1].edata.score"
-
-
-@pytest.mark.parametrize(("sizes", "longest"), ev.KEY_LIMITS)
-def test_a_key_may_take_65535_bytes_and_no_more(sizes: dict[str, int], longest: str) -> None:
-    ids = {name: "x" * size for name, size in sizes.items()}
-    assert parsed(ev.event(**ids)).answers == []
-    error = refusal(ev.event(**ids | {longest: ids[longest] + "x"}))
-    assert longest in error.field
-    assert "65536 bytes" in error.reason
-
-
-def test_a_key_is_measured_in_bytes() -> None:
-    limit = {"batchId": "€" * 21_844, "userId": "u", "contentId": "c", "attemptId": "a"}
-    assert parsed(ev.event(**limit)).answers == []
-    assert "batchId" in refusal(ev.event(**limit | {"batchId": "€" * 21_845})).field
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "the message is not JSON"),
-        (b"  ", "the message is not JSON"),
-        (b"not JSON", "the message is not JSON"),
-        (b'{"courseId":', "the message is not JSON"),
-        (ev.message(ev.event())[:-1], "the message is not JSON"),
-        (ev.message(ev.event()) + b"\x00", "the message is not JSON"),
-        (ev.message(ev.event()) * 2, "the message is not JSON"),
-        (b"\x00" + ev.message(ev.event()), "the message is not JSON"),
-        (b"\xef\xbb\xbf" + ev.message(ev.event()), "BOM"),
-        (ev.message(ev.event()).decode().encode("utf-16"), "nor is it UTF-8"),
-        (b"\xff\xfe", "nor is it UTF-8"),
-        (b"[]", "a JSON array, not a JSON object"),
-        (b'"text"', "a JSON string, not a JSON object"),
-        (b"5", "a number, not a JSON object"),
-        (b"1e999", "a number, not a JSON object"),
-        (b"true", "a boolean, not a JSON object"),
-        (b"null", "null, not a JSON object"),
-        (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
-        (ev.message(ev.event(unknown=ev.Literal("[" * 9_999 + "]" * 9_999))), "nested too deeply"),
-        (ev.message(ev.event(unknown=ev.Literal("NaN"))), "NaN is not a JSON number"),
-        (ev.message(ev.event(unknown=ev.Literal("-Infinity"))), "-Infinity is not a JSON number"),
-        (ev.message(ev.event(ev.answer(score=ev.Literal("NaN")))), "NaN is not a JSON number"),
-        (ev.message(ev.event(unknown=ev.Literal('"\x00"'))), "the message is not JSON"),
-        (ev.message(ev.event(unknown=ev.Literal("01"))), "the message is not JSON"),
-    ],
-)
-def test_what_is_no_json_object_is_refused_as_such(data: bytes, reason: str) -> None:
-    error = refusal(data)
-    assert error.field == ""
-    assert reason in error.reason
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "sentence"),
-    [
-        (("userId",), ev.MISSING, "userId: is missing"),
-        (("userId",), 5, "userId: must be a string, not a number"),
-        (("userId",), " ", "userId: must not be blank"),
-        (
-            ("userId",),
-            "\ud800",
-            "userId: must be text that UTF-8 can hold (no lone surrogate)",
-        ),
-        (
-            ("assessmentTs",),
-            "1568891729576",
-            "assessmentTs: must be an integer, epoch ms, not a string",
-        ),
-        (("assessmentTs",), 0.5, "assessmentTs: must be a whole number of epoch ms, not 0.5"),
-        (
-            ("assessmentTs",),
-            -1,
-            f"assessmentTs: must be epoch ms from 1 to {ev.MAX_TIME_MS}, not -1",
-        ),
-        (("events",), {}, "events: must be a list of ASSESS telemetry, or null, not an object"),
-        (("events", "[]"), None, "events[0]: must be an object, not null"),
-        (
-            ("events", "[]", "edata", "score"),
-            "NaN",
-            "events[0].edata.score: must be a number, not a string",
-        ),
-        (
-            ("events", "[]", "edata", "score"),
-            ev.Literal("1e999"),
-            "events[0].edata.score: must be a finite number",
-        ),
-        (
-            ("events", "[]", "edata", "item", "maxscore"),
-            -1,
-            "events[0].edata.item.maxscore: must be a finite number that is not negative",
-        ),
-        (("events", "[]", "edata", "item"), ev.MISSING, "events[0].edata.item: is missing"),
-        (
-            ("events", "[]", "edata", "item", "id"),
-            True,
-            "events[0].edata.item.id: must be a string, not a boolean",
-        ),
-    ],
-)
-def test_the_error_is_a_sentence_to_act_on(
-    path: tuple[str, ...], value: Any, sentence: str
-) -> None:
-    data, _ = ev.broken(ev.event(ev.answer()), ev.Breakage(path, value, ""))
-    assert str(refusal(data)) == sentence
-
-
-def test_the_error_of_a_huge_number_is_short() -> None:
-    huge = ev.Literal("9" * 4_000)
-    assert len(str(refusal(ev.event(assessmentTs=huge)))) < 200
-
-
-def test_the_error_can_be_pickled() -> None:
-    error = InvalidEventError("userId", "must not be blank")
-    again = pickle.loads(pickle.dumps(error))
-    assert (again.field, again.reason, str(again)) == (error.field, error.reason, str(error))
