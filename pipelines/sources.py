@@ -21,6 +21,7 @@ from group_scores.transforms.files import (
     matching_files,
 )
 from group_scores.transforms.kafka.address import KafkaAddress
+from group_scores.transforms.sinks import same_place
 
 _SCHEMES = ("kafka", "cassandra", "snapshot")
 _PACKED_OTHERWISE = (".bz2", ".lz4", ".snappy", ".xz", ".zip", ".zst")
@@ -41,10 +42,11 @@ class Source(Protocol):
     def reads(self, sink: str) -> bool:
         """Tell whether messages that are written to the address `sink` would be read as events."""
 
-    def check(self) -> int | None:
+    def check(self, timeout_s: float) -> int | None:
         """Return how many events a run will read, None where that is not known.
 
-        Raises AddressError or ServiceUnavailableError where nothing can be read.
+        Takes about `timeout_s` at most. Raises AddressError or ServiceUnavailableError where
+        nothing can be read.
         """
 
 
@@ -65,14 +67,14 @@ class FileSource:
 
     def reads(self, sink: str) -> bool:
         """See `Source`: also where the file is not there yet and the glob would find it later."""
-        if self.pattern == STDIN or "://" in sink:
+        if self.pattern == STDIN or sink.startswith("kafka:"):
             return False
         path = os.path.abspath(sink)
-        if os.path.exists(path):
-            return any(os.path.samefile(path, one) for one in matching_files(self.pattern))
-        return Path(path).match(os.path.abspath(self.pattern))
+        return Path(path).match(os.path.abspath(self.pattern)) or any(
+            same_place(path, one) for one in matching_files(self.pattern)
+        )
 
-    def check(self) -> int | None:
+    def check(self, timeout_s: float) -> int | None:
         """See `Source`. Counts lines, unless the files are so large that this would take long."""
         if self.pattern == STDIN:
             return None
@@ -90,15 +92,14 @@ class FileSource:
 
     def _not_found(self) -> AddressError:
         if os.path.isdir(self.pattern):
-            return AddressError(
-                f"{self.pattern} is a folder; name a file, or {os.path.join(self.pattern, '*.jsonl')}"
-            )
+            inside = os.path.join(self.pattern, "*.jsonl")
+            return AddressError(f"{self.pattern} is a folder; name a file, or {inside}")
         folder, name = os.path.split(self.pattern)
         try:
             near = did_you_mean(name, os.listdir(folder or "."))
         except OSError:
             near = ""
-        return AddressError(f"no file {self.pattern!r}{near}; name a .jsonl or .jsonl.gz file")
+        return AddressError(f"no file {self.pattern!r}: name a .jsonl or .jsonl.gz file{near}")
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,9 @@ class KafkaSource:
 
     def reads(self, sink: str) -> bool:
         """See `Source`."""
-        if not sink.startswith("kafka:"):
-            return False
-        written = KafkaAddress.parse(sink, role="sink")
-        brokers = set(self.address.bootstrap)
-        return written.topic == self.address.topic and not brokers.isdisjoint(written.bootstrap)
+        return same_place(sink, kafka_sink_address(self.address, self.address.topic))
 
-    def check(self) -> int | None:
+    def check(self, timeout_s: float) -> int | None:
         """See `Source`."""
         if self.address.until == "forever":
             raise AddressError(
@@ -135,7 +132,7 @@ class KafkaSource:
             )
         from group_scores.transforms.kafka.check import check_topic
 
-        offsets = check_topic(self.address)
+        offsets = check_topic(self.address, timeout_s)
         return sum(end - start for start, end in offsets.values())
 
 

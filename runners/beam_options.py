@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import logging
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from group_scores.runners.command import DEBUG
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
 
@@ -63,31 +69,54 @@ def pipeline_options(arguments: Sequence[str], own: Iterable[str]) -> PipelineOp
     option that neither Beam nor the Flink runner has, and for a value that does not fit.
     """
     parser = _beam_parser()
-    takes_value = {
-        name: action.nargs != 0
-        for action in parser._actions
-        for name in action.option_strings
-        if name.startswith("--")
-    }
-    takes_value |= dict.fromkeys(FLINK_OPTIONS, True)
-    _check_names(arguments, takes_value, [*takes_value, *own])
+    known = {name: action for action in parser._actions for name in action.option_strings}
+    _check_names(arguments, known, [*known, *FLINK_OPTIONS, *own])
     _check_values(parser, arguments)
     options = PipelineOptions(list(arguments), runner=_runner(arguments))
+    if (options.view_as(DirectOptions).direct_num_workers or 0) < 0:
+        raise AddressError("--direct_num_workers is below 0; 0 means one for each core")
     return options
 
 
-def _check_names(arguments: Sequence[str], takes_value: dict[str, bool], known: list[str]) -> None:
+def local_runner(options: PipelineOptions) -> FnApiRunner | None:
+    """Return the runner for several local processes; None where the options name the runner.
+
+    Beam would start its own worker program, which logs everything, and by a command line that a
+    blank in the path of Python breaks. Takes `--direct_running_mode` out of the options.
+    """
+    direct = options.view_as(DirectOptions)
+    if direct.direct_running_mode != "multi_processing":
+        return None
+    direct.direct_running_mode = ""
+    # -P: what lies in the current folder is not to be taken for a library.
+    words = [sys.executable, "-P", "-m", "group_scores.runners.worker"]
+    if logging.getLogger("group_scores").isEnabledFor(logging.INFO):
+        words.append(DEBUG)
+    environment = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(words)}")
+    return FnApiRunner(default_environment=environment)
+
+
+def _check_names(
+    arguments: Sequence[str], known: dict[str, argparse.Action], all_names: list[str]
+) -> None:
+    seen: set[str] = set()
     value_follows = False
     for argument in arguments:
-        name, equals, _ = argument.partition("=")
+        name, equals, value = argument.partition("=")
+        action = known.get(name)
         if name.startswith("--"):
-            if name not in takes_value:
-                raise AddressError(f"unknown option {name}{did_you_mean(name, known)}")
-            value_follows = takes_value[name] and not equals
-        elif name.startswith("-") and not value_follows:
-            raise AddressError(f"unknown option {name}; options begin with --")
+            if action is None and name not in FLINK_OPTIONS:
+                raise AddressError(f"unknown option {name}{did_you_mean(name, all_names)}")
+            if name in seen and not isinstance(action, argparse._AppendAction):
+                raise AddressError(f"{name} is given twice; give it once")
+            if equals and not value:
+                raise AddressError(f"{name} has no value; give it one or leave it out")
+            seen.add(name)
+            value_follows = (action is None or action.nargs != 0) and not equals
         elif not value_follows:
-            raise AddressError(f"unexpected argument {argument!r}; options begin with --")
+            raise AddressError(f"unexpected {argument!r}; options begin with --, see --help")
+        else:
+            value_follows = action is not None and action.nargs in ("*", "+")
 
 
 def _beam_parser() -> argparse.ArgumentParser:
@@ -113,9 +142,9 @@ def _runner(arguments: Sequence[str]) -> str:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--runner", default=_LOCAL_NAMES[0])
     name = parser.parse_known_args(list(arguments))[0].runner
-    if name in _LOCAL_NAMES or name == LOCAL_RUNNER:
+    if name == LOCAL_RUNNER or name.lower() in map(str.lower, _LOCAL_NAMES):
         return LOCAL_RUNNER
-    if name in _LATER:
+    if name.lower() in map(str.lower, _LATER):
         raise AddressError(
             f"--runner {name} comes with the deployment to clusters, which is not built yet; "
             f"use {_LOCAL_NAMES[0]}"

@@ -2,59 +2,278 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from group_scores.runners import screen
 from group_scores.runners.command import (
     DEBUG,
     NAME,
-    SECONDS,
     Number,
     Program,
     set_up_logging,
     write_out,
 )
+from group_scores.runners.run_options import STORE_FORMS, RunOptions, again, pipeline_options
 from group_scores.stores import AddressError, Selection, Store, StoreConfig, open_store
+
+if TYPE_CHECKING:
+    from group_scores.pipelines.options import Job
+    from group_scores.pipelines.sources import Source
 
 SAMPLE_STORE = "sqlite:group-scores.db"
 _LATER = {
-    "verify": ("batch re-aggregation", "Tell, or repair, what a recomputation would change."),
-    "serve": ("the group aggregate API", "Serve the group aggregate API and its page."),
-    "report": ("the group aggregate API", "Write the score report."),
+    "verify": "batch re-aggregation",
+    "serve": "the group aggregate API",
+    "report": "the group aggregate API",
 }
-_STORE = "sqlite:PATH or cassandra://HOST:PORT/KEYSPACE"
+_ADDRESSES = """\b
+Addresses:
+  kafka://HOST:PORT[,HOST:PORT]/TOPIC
+    as a source: ?group=group-scores
+                 &start=committed (or earliest, latest, a time in epoch ms)
+                 &until=latest
+    if needed:   &security=…&mechanism=…&username=…&ca=…&cert=…&key=…
+  cassandra://HOST[,HOST]:PORT/KEYSPACE
+    if needed:   ?dc=…&consistency=LOCAL_QUORUM&username=…&ca=…&cert=…&key=…
+  sqlite:PATH · PATH.jsonl · PATH.jsonl.gz · a glob · - (standard input)
+  redis://HOST:PORT/DB
+
+\b
+Passwords come from the environment:
+  KAFKA_PASSWORD, CASSANDRA_PASSWORD, REDIS_PASSWORD
+"""
+_PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": True}
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Program, epilog=_ADDRESSES, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name=NAME, prog_name=NAME)
 def main() -> None:
-    """Best assessment scores in group aggregates: from Kafka or files to Cassandra or SQLite.
-
-    Passwords come from the environment: KAFKA_PASSWORD, CASSANDRA_PASSWORD, REDIS_PASSWORD.
-    """
+    """Best assessment scores in group aggregates."""
 
 
 def command(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a subcommand with --debug."""
+    """Make a subcommand with --debug, the last of its options."""
 
     def wrap(function: Callable[..., None]) -> click.Command:
         @wraps(function)
-        def logging(*args: Any, debug: bool, **kwargs: Any) -> None:
+        def logged(*args: Any, debug: bool, **kwargs: Any) -> None:
             set_up_logging(debug)
             function(*args, **kwargs)
 
-        for option in getattr(function, "__click_params__", []):
-            if isinstance(option, click.Option) and option.metavar == "ADDRESS": ...
-        debug = click.option(DEBUG, is_flag=True, help="Log everything; show tracebacks.")
-        return main.command(**settings)(debug(logging))
+        made = main.command(**settings)(logged)
+        text = "Log everything; show tracebacks."
+        made.params.append(click.Option([DEBUG], is_flag=True, help=text))
+        return made
 
     return wrap
+
+
+@command(context_settings=_PASS_ON, options_metavar="[OPTIONS]")
+@click.option(
+    "--source",
+    metavar="ADDRESS",
+    help="Where the events are: PATH.jsonl, PATH.jsonl.gz, a glob, '-' (standard input) or "
+    "kafka://HOST:PORT/TOPIC",
+)
+@pipeline_options("dead-letter.jsonl; for Kafka the topic TOPIC.failed")
+def run(source: str | None, store: str | None, **options: Any) -> None:
+    """Read events, score attempts, write best scores.
+
+    Bundled sample events go into sqlite:group-scores.db when neither --source nor --store is
+    given, and the scores are shown. Options of Beam, such as --direct_num_workers, are passed on.
+    """
+    if (source is None) != (store is None):
+        given, missing = ("--store", "--source") if source is None else ("--source", "--store")
+        raise AddressError(f"{given} without {missing}: give both, or neither for the samples")
+    if source is not None and store is not None:
+        _run(source, RunOptions(store=store, **options), into_itself=False)
+        return
+    samples = resources.files("group_scores.pipelines") / "samples" / "events.jsonl.gz"
+    wanted = RunOptions(store=SAMPLE_STORE, **options)
+    with resources.as_file(samples) as path:
+        counts, dead_letter = _run(str(path), wanted, into_itself=False)
+    if wanted.summary is None:
+        _show_scores(SAMPLE_STORE, Selection())
+        events = screen.count(counts["events"], "sample event")
+        letters = screen.count(counts["dead_letters"], "dead letter")
+        screen.show(f"{events}, {letters} in {dead_letter}, scores in {SAMPLE_STORE}")
+
+
+@command(context_settings=_PASS_ON, options_metavar="[OPTIONS]")
+@click.option(
+    "--from",
+    "source",
+    metavar="ADDRESS",
+    required=True,
+    help="The dead letters: a file, a glob, '-' or a topic, as --source of run.",
+)
+@pipeline_options("NAME.again.jsonl beside NAME.jsonl; for Kafka the topic they come from")
+def replay(source: str, store: str | None, dead_letter: str | None, **options: Any) -> None:
+    """Put dead letters through the pipeline again.
+
+    They may be corrected, or as they stand when what was wrong was not the event.
+    """
+    if store is None:
+        raise AddressError(f"replay without --store: give {STORE_FORMS}")
+    wanted = RunOptions(store=store, dead_letter=dead_letter or again(source), **options)
+    # A topic takes what is refused again: it is read to the end that it has now, and no further.
+    _run(source, wanted, into_itself=source.startswith("kafka:"))
+
+
+def _run(text: str, options: RunOptions, *, into_itself: bool) -> tuple[dict[str, float], str]:
+    """Run the pipeline; return its counts and the address of the dead letter."""
+    from group_scores.pipelines.sources import parse_source
+    from group_scores.runners import launch
+    from group_scores.runners.beam_options import pipeline_options as beam_options
+    from group_scores.transforms.sinks import same_place
+
+    source = parse_source(text)
+    job = options.job(source)
+    if job.cert_events and same_place(job.cert_events, job.dead_letter):
+        raise AddressError("--cert-events and --dead-letter are one place; name two")
+    if not into_itself:
+        _check_sinks(job, source)
+    own = [name for one in (*run.params, *replay.params) for name in one.opts]
+    beam = beam_options(options.beam_options, [name for name in own if name.startswith("--")])
+    try:
+        total = launch.check(job)
+        counts = launch.run(job, beam, lambda done: screen.progress("events", total, done))
+    except KeyboardInterrupt as error:
+        error.add_note("run it again: what was not committed is read again, and nothing is lost")
+        raise
+    if options.summary == "json":
+        write_out(json.dumps(counts) + "\n")
+    else:
+        screen.tell(screen.summary_table(counts))
+        if counts["dead_letters"]:
+            letters = screen.count(counts["dead_letters"], "dead letter")
+            screen.tell(f"{letters} in {job.dead_letter}")
+    return counts, job.dead_letter
+
+
+def _check_sinks(job: Job, source: Source) -> None:
+    for option, address in (("--dead-letter", job.dead_letter), ("--cert-events", job.cert_events)):
+        if address and source.reads(address):
+            raise AddressError(f"{option} {address} is being read; name another place for it")
+
+
+@command()
+@click.option("--store", required=True, metavar="ADDRESS", help=STORE_FORMS)
+@click.option(
+    "--table", type=click.Choice(["aggregates", "attempts"]), required=True, help="Which rows."
+)
+@click.option("--course", metavar="ID", help="Only this course.")
+@click.option("--batch", metavar="ID", help="Only this batch.")
+@click.option("--user", metavar="ID", help="Only this learner.")
+def dump(store: str, table: Any, course: str | None, batch: str | None, user: str | None) -> None:
+    """Print the rows of a table as JSON lines.
+
+    Columns are named as in Cassandra, times are in epoch ms. In Cassandra both tables are
+    partitioned by learner: anything but a course and a learner together reads the whole table.
+    """
+    with _store(store) as opened:
+        for row in opened.scan(table, Selection(course, batch, user)):
+            write_out(_encode(row) + b"\n")
+
+
+@command()
+@click.option("--store", required=True, metavar="ADDRESS", help=STORE_FORMS)
+@click.option("--course", required=True, metavar="ID", help="Which course.")
+@click.option("--batch", metavar="ID", help="Only this batch.")
+def show(store: str, course: str, batch: str | None) -> None:
+    """Show the best scores of a course as a table.
+
+    In Cassandra the table is partitioned by learner, so that this reads the whole of it.
+    """
+    if not _show_scores(store, Selection(course, batch)):
+        where = f"batch {batch!r} of course {course!r}" if batch else f"course {course!r}"
+        screen.tell(f"no scores of {where} in {store}")
+
+
+def _show_scores(store: str, selection: Selection) -> bool:
+    with _store(store) as opened:
+        tables = list(screen.scores_tables(opened.scan("aggregates", selection)))
+    for table in tables:
+        screen.show(table)
+    return bool(tables)
+
+
+_FRACTION = Number("fraction", 1)
+
+
+@command()
+@click.option(
+    "--events", type=click.IntRange(min=0), metavar="N", required=True, help="How many events."
+)
+@click.option(
+    "--seed", type=int, metavar="S", required=True, help="The same seed gives the same events."
+)
+@click.option(
+    "--to",
+    metavar="ADDRESS",
+    required=True,
+    help="A file (.gz is packed), '-' (standard output) or kafka://HOST:PORT/TOPIC",
+)
+@click.option(
+    "--rate",
+    type=Number("number", 1_000_000, above=True),
+    help="Events a second.  [default: as fast as it goes]",
+)
+@click.option(
+    "--redeliver", type=_FRACTION, default=0, show_default=True, help="How many come twice."
+)
+@click.option(
+    "--shuffle", type=_FRACTION, default=0, show_default=True, help="How many are out of order."
+)
+@click.option(
+    "--invalid", type=_FRACTION, default=0, show_default=True, help="How many break a rule."
+)
+def simulate(to: str, rate: float | None, **fractions: Any) -> None:
+    """Make realistic events, for a trial or a test of load."""
+    from group_scores.runners.simulate import Simulation
+    from group_scores.runners.simulate import simulate as events_of
+    from group_scores.runners.simulate_to import open_destination
+
+    simulation = Simulation(**fractions)
+    about = round(simulation.events * (1 + simulation.redeliver))
+    sent = 0
+    with open_destination(to, rate) as send, screen.progress("events", about, lambda: sent):
+        for key, event in events_of(simulation):
+            send(key, event)
+            sent += 1
+    screen.tell(f"{screen.count(sent, 'event')} in {to if to != '-' else 'standard output'}")
+
+
+@contextmanager
+def _store(address: str) -> Iterator[Store]:
+    path = address.removeprefix("sqlite:")
+    if path not in ("", address) and not os.path.exists(path):
+        raise AddressError(f"{address}: there is no such file; name the store of a run")
+    opened = open_store(StoreConfig(address))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _add_later(name: str, issue: str) -> None:
+    @command(name=name, context_settings=_PASS_ON, help=f"Comes with {issue}: not built yet.")
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
+    def later(arguments: tuple[str, ...]) -> None:
+        raise AddressError(f"{name} comes with {issue}, which is not built yet")
+
+
+for _name, _issue in _LATER.items():
+    _add_later(_name, _issue)

@@ -23,7 +23,6 @@ NAME = "group-scores"
 DEBUG = "--debug"
 _LIBRARIES = ("apache_beam", "cassandra", "kafka")
 _LONGEST_WORD = 300
-_LONGEST_WAIT_S = 7 * 86_400
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@'\"]*@")
 _SECRET = re.compile(rf"(?i)([\w-]*(?:{'|'.join(SECRET_WORDS)})[\w-]*=)[^&\s'\"]+")
 
@@ -40,22 +39,27 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
-class Number(click.FloatRange):
-    """A finite number in a range; `metavar` says of what."""
+class Number(click.ParamType):  # type: ignore[type-arg]
+    """A finite number up to a greatest one, from 0 or `above` it; `metavar` says of what."""
 
-    def __init__(self, metavar: str, **limits: Any) -> None:
-        super().__init__(**limits)
+    def __init__(self, metavar: str, greatest: int, *, above: bool = False) -> None:
         self.name = metavar
+        self._greatest = greatest
+        self._above = above
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         """See click; `nan` and `inf` are numbers for Python and of no use here."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
-        return number
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (0 <= number <= self._greatest) or (self._above and not number):
+            least = "above 0" if self._above else "from 0"
+            self.fail(f"{value!r} is not a number {least} to {self._greatest:,}", param, ctx)
+        return int(number) if number.is_integer() else number
 
 
-SECONDS = Number("seconds", min=0, max=_LONGEST_WAIT_S)
+SECONDS = Number("seconds", 1_000_000)
 
 
 class _Command(click.Command):
@@ -84,6 +88,10 @@ class Program(click.Group):
             words = list(sys.argv[1:] if args is None else args)
             code = _run(self, words)
         sys.exit(code)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Keep the order in which a person meets them."""
+        return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -128,7 +136,8 @@ def ending(error: BaseException) -> tuple[str, int]:
     if isinstance(error, click.NoSuchOption):
         known = error.ctx.command.params if error.ctx else []
         names = [name for one in known for name in one.opts]
-        return _line(f"unknown option {error.option_name}{did_you_mean(error.option_name, names)}"), 2
+        near = did_you_mean(error.option_name, names)
+        return _line(f"unknown option {error.option_name}{near}"), 2
     if isinstance(error, click.ClickException):
         return _line(error.format_message()), 2
     if isinstance(error, GroupScoresError):

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+import queue
 import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from threading import Thread
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 
 from group_scores.pipelines import Job, build
-from group_scores.stores import errors
-from group_scores.stores.errors import GroupScoresError
+from group_scores.runners.beam_options import local_runner
+from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
 from group_scores.transforms.batching import NAMESPACE
 from group_scores.transforms.check_content import ContentIndex
 from group_scores.transforms.progress import Progress
@@ -32,30 +33,69 @@ SUMMARY = (
     "aggregates_written",
     "fields_ignored",
 )
-_OUR_ERROR = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '(.*?)'\])?$", re.MULTILINE)
+CHECK_S = 12.0
+"""Of the 15 s in which a start has to say what is wrong; the rest is Python's own start."""
 
-_log = logging.getLogger(__name__)
+_MARGIN_S = 1.0  # for a check to come to its own, better end
+
+_STAGE = re.compile(r" \[while running '(.*?)(?:-ptransform-\d+)?'\]")
+_RAISED = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*)$", re.MULTILINE)
 
 
-def check(job: Job) -> int | None:
+def check(job: Job, timeout_s: float = CHECK_S) -> int | None:
     """Probe every server and file at once; return how many events there are, if that is known.
 
-    Raises AddressError or ServiceUnavailableError, one line each, within 15 s.
+    Raises AddressError or ServiceUnavailableError, one line, within `timeout_s`. A wrong address
+    is told before a server that does not answer.
     """
-    checks: list[Callable[[], object]] = [
-        job.source.check,
-        lambda: shared_store(job.store),
-        lambda: check_sink(job.dead_letter),
-    ]
-    if job.cert_events:
-        checks.append(lambda: check_sink(str(job.cert_events)))
-    if job.content_index:
-        checks.append(lambda: _check_index(str(job.content_index)))
-    with ThreadPoolExecutor(len(checks)) as pool:
-        found = [pool.submit(one) for one in checks]
-        results = [one.result() for one in found]
-    events = results[0]
+    each_s = timeout_s - _MARGIN_S
+    checks: dict[str, Callable[[], object]] = {
+        "--source": lambda: job.source.check(each_s),
+        f"--store {job.store.address}": lambda: shared_store(job.store),
+        f"--dead-letter {job.dead_letter}": lambda: check_sink(job.dead_letter, each_s),
+    }
+    if (requests := job.cert_events) is not None:
+        checks[f"--cert-events {requests}"] = lambda: check_sink(requests, each_s)
+    if (index := job.content_index) is not None:
+        checks[f"--content-index {index}"] = lambda: _check_index(index)
+    outcomes: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
+    for name, one in checks.items():
+        # Daemons: a name server that is silent cannot be interrupted.
+        Thread(target=_try, args=(name, one, outcomes), name=f"check {name}", daemon=True).start()
+    found = _collect(outcomes, set(checks), time.monotonic() + timeout_s)
+    events = found["--source"]
     return events if isinstance(events, int) else None
+
+
+def _try(
+    name: str, one: Callable[[], object], outcomes: queue.SimpleQueue[tuple[str, object]]
+) -> None:
+    try:
+        outcomes.put((name, one()))
+    except Exception as error:
+        outcomes.put((name, error))
+
+
+def _collect(
+    outcomes: queue.SimpleQueue[tuple[str, object]], names: set[str], deadline: float
+) -> dict[str, object]:
+    found: dict[str, object] = {}
+    while len(found) < len(names):
+        try:
+            name, outcome = outcomes.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            break
+        found[name] = outcome
+        if isinstance(outcome, AddressError):
+            raise outcome
+    for outcome in found.values():
+        if isinstance(outcome, Exception):
+            raise outcome
+    if silent := sorted(names - set(found)):
+        raise ServiceUnavailableError(
+            f"no answer about {silent[0]} in time; check the address and the server"
+        )
+    return found
 
 
 def _check_index(address: str) -> None:
@@ -69,26 +109,18 @@ def _check_index(address: str) -> None:
 def run(
     job: Job,
     options: PipelineOptions,
-    watch: Callable[[Callable[[], int]], object] | None = None,
+    watch: Callable[[Callable[[], int]], AbstractContextManager[object]] | None = None,
 ) -> dict[str, float]:
     """Run the job to its end and return the summary's counts, `seconds` last.
 
-    `watch` is given a function that tells the events read so far; it is called before the start,
-    and what it returns is closed at the end. Raises GroupScoresError with the cause.
+    `watch` is given a function that tells the events read so far; what it returns is entered
+    before the start and left at the end. Raises GroupScoresError with the cause.
     """
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="group-scores-") as folder:
+    with tempfile.TemporaryDirectory(prefix="group-scores-", ignore_cleanup_errors=True) as folder:
         progress = Progress(folder)
-        with _watching(watch, progress):
-            pipeline = beam.Pipeline(options=options)
-            build(pipeline, replace(job, progress=progress))
-            try:
-                result = pipeline.run()
-                result.wait_until_finish()
-            except Exception as error:
-                raise _cause(error) from error
-            finally:
-                close_shared()
+        with watch(progress.read) if watch else nullcontext():
+            result = _run(replace(job, progress=progress), options)
     counts: dict[str, float] = dict.fromkeys(SUMMARY, 0)
     for counter in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:
         name = counter.key.metric.name
@@ -97,26 +129,45 @@ def run(
     return counts | {"seconds": round(time.monotonic() - start, 3)}
 
 
-@contextmanager
-def _watching(
-    watch: Callable[[Callable[[], int]], object] | None, progress: Progress
-) -> Iterator[None]:
-    if watch is None:
-        yield
-        return
-    with watch(progress.read):  # type: ignore[attr-defined]
-        yield
+def _run(job: Job, options: PipelineOptions) -> PipelineResult:
+    try:
+        pipeline = beam.Pipeline(runner=local_runner(options), options=options)
+    except ValueError as error:
+        raise AddressError(f"Beam does not take these options: {error}") from error
+    try:
+        build(pipeline, job)
+        result = pipeline.run()
+        result.wait_until_finish()
+        return result
+    except Exception as error:
+        raise _cause(error) from error
+    finally:
+        close_shared()
 
 
 def _cause(error: Exception) -> GroupScoresError:
     """Find our own error in what the runner made of it: often a text with a traceback."""
-    found: GroupScoresError | None = None
-    for name, message, stage in _OUR_ERROR.findall(f"{type(error).__name__}: {error}"):
-        kind = getattr(errors, name, None)
-        if isinstance(kind, type) and issubclass(kind, GroupScoresError):
-            found = kind(f"{message} (in {stage.split('/')[0]})" if stage else message)
-    if found is not None:
-        return found
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    last = lines[-1].strip() if lines else ""
-    return GroupScoresError(f"the run failed: {type(error).__name__}: {last}; see --debug")
+    if isinstance(error, GroupScoresError):
+        return _from(type(error), str(error))
+    kinds = {kind.__name__: kind for kind in _subclasses(GroupScoresError)}
+    ours = [(kinds[name], text) for name, text in _RAISED.findall(str(error)) if name in kinds]
+    if ours:
+        return _from(*ours[-1])
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else ""
+    return GroupScoresError(f"the run failed: {type(error).__name__}: {last}; --debug shows where")
+
+
+def _from(kind: type[GroupScoresError], text: str) -> GroupScoresError:
+    """Return an error with our message, and the stage that Beam names behind it."""
+    stage = _STAGE.search(text)
+    message = f"{text[: stage.start()]} (in {stage[1].split('/')[0]})" if stage else text
+    # An error with fields of its own cannot be made of a message; what matters is its exit code.
+    made = AddressError if issubclass(kind, AddressError) else GroupScoresError
+    return made(message)
+
+
+def _subclasses(kind: type[GroupScoresError]) -> Iterator[type[GroupScoresError]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from _subclasses(one)

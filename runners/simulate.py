@@ -170,7 +170,8 @@ class _World:
                 mid = f"ASSESS:{draw.getrandbits(128):032x}"
                 answer = {"eid": "ASSESS", "ets": time_ms, "ver": "3.1", "mid": mid, **about}
                 answer["edata"] = edata
-                answers.append(with_strange_fields(answer, draw) if draw.random() < 0.004 else answer)
+                strange = draw.random() < 0.004
+                answers.append(with_strange_fields(answer, draw) if strange else answer)
         return answers
 
     def _result(self, question: dict[str, object], skill: float) -> dict[str, object]:

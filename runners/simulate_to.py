@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, cast
 
-from group_scores.stores import AddressError, ServiceUnavailableError
+from group_scores.runners.command import OutputClosed
+from group_scores.stores import AddressError, GroupScoresError
 
 Send = Callable[[bytes, bytes], None]
 
+_CHECK_S = 12.0  # of the 15 s in which a start has to say what is wrong
 _FLUSH_EVERY_S = 1.0  # at a rate: how long an event may take to be on its way for good
 
 
@@ -37,7 +39,7 @@ def _topic(address: str, rate: float | None) -> Iterator[Send]:
     from group_scores.transforms.kafka.writer import KafkaWriter
 
     target = KafkaAddress.parse(address, role="sink")
-    check_topic(target)
+    check_topic(target, _CHECK_S)
     writer = KafkaWriter(target)
     pace = _pace(rate)
     flushed = time.monotonic()
@@ -70,10 +72,12 @@ def _file(address: str, rate: float | None) -> Iterator[Send]:
             yield send
             file.flush()
     except BrokenPipeError:
-        raise
+        raise OutputClosed from None
     except OSError as error:
         place = "standard output" if address == "-" else address
-        raise ServiceUnavailableError(
+        # What cannot even be opened is a wrong address; a disk that is full is not.
+        kind = AddressError if error.filename else GroupScoresError
+        raise kind(
             f"{place} cannot be written: {error.strerror}; mend that, or name another place"
         ) from None
 
@@ -89,13 +93,7 @@ def _open(address: str) -> Iterator[IO[bytes]]:
         raise AddressError(
             f"{address!r} is no place for events; name a file, '-' or kafka://HOST:PORT/TOPIC"
         )
-    try:
-        raw = open(address, "wb")
-    except OSError as error:
-        raise AddressError(
-            f"{address} cannot be written: {error.strerror}; name another file"
-        ) from None
-    with raw:
+    with open(address, "wb") as raw:
         if not address.endswith(".gz"):
             yield raw
             return

@@ -67,9 +67,7 @@ class ContentIndex:
             answers = pipe.execute(raise_on_error=False)
             return [
                 self._is_lacking(name, exists, is_member)
-                for name, exists, is_member in zip(
-                    names, answers[::2], answers[1::2], strict=True
-                )
+                for name, exists, is_member in zip(names, answers[::2], answers[1::2], strict=True)
             ]
         except redis.RedisError as error:
             raise self._explain(error) from error

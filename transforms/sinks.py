@@ -93,12 +93,25 @@ def shared_sink(address: str) -> Sink:
     return shared(open_sink, address)
 
 
-def check_sink(address: str) -> None:
-    """Raise AddressError or ServiceUnavailableError where nothing could be written there."""
+def same_place(one: str, other: str) -> bool:
+    """Tell whether two addresses of sinks are one file or one topic."""
+    if one.startswith("kafka:") and other.startswith("kafka:"):
+        a, b = (KafkaAddress.parse(text, role="sink") for text in (one, other))
+        return a.topic == b.topic and not set(a.bootstrap).isdisjoint(b.bootstrap)
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
+def check_sink(address: str, timeout_s: float) -> None:
+    """Raise AddressError or ServiceUnavailableError where nothing could be written there.
+
+    Takes about `timeout_s` at most.
+    """
     if address.startswith("kafka:"):
         from group_scores.transforms.kafka.check import check_topic
 
-        check_topic(KafkaAddress.parse(address, role="sink"))
+        check_topic(KafkaAddress.parse(address, role="sink"), timeout_s)
         return
     path = Path(address)
     if "://" in address or path.suffix != ".jsonl":

@@ -1,0 +1,32 @@
+"""One worker process of a local run with several: Beam's own, with the launcher's logging.
+
+Beam's worker prints all that it has to say to standard error, and gets no pipeline options from
+the local runner that could keep it from that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+from group_scores.runners.command import DEBUG, set_up_logging
+
+
+def main(debug: bool) -> None:
+    """Serve the runner that is named in the environment until it is done."""
+    set_up_logging(debug)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's; it ends us
+    # Lines that go to the launcher as well would come twice.
+    os.environ.pop("LOGGING_API_SERVICE_DESCRIPTOR", None)
+    options = json.loads(os.environ.get("PIPELINE_OPTIONS") or "{}")
+    level = {"default_sdk_harness_log_level": "INFO" if debug else "ERROR"}
+    os.environ["PIPELINE_OPTIONS"] = json.dumps(level | options)
+    from apache_beam.runners.worker import sdk_worker_main
+
+    sdk_worker_main.main(sys.argv)
+
+
+if __name__ == "__main__":
+    main(DEBUG in sys.argv)
