@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import platform
 import tempfile
@@ -41,6 +42,8 @@ def main(names: tuple[str, ...], events: int, rounds: int, quick: bool, out: Pat
     Starts a Kafka and a Cassandra of its own where they are needed. All of it takes half an hour
     on two cores, and up to 3 GB in the folder for temporary files.
     """
+    logging.basicConfig(level=logging.ERROR)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     if quick:
         events, rounds = _QUICK["events"], _QUICK["rounds"]
     console = Console()

@@ -159,6 +159,9 @@ class Bench:
         with open_destination(address, None) as send:
             for key, event in simulate(Simulation(events, _SEED)):
                 send(key, event)
+        from group_scores.transforms.resources import close_shared  # it loads Beam
+
+        close_shared()
 
     def _wait_until_quiet(self) -> None:
         """Let the servers end what the round before left them to do (compaction, flushes)."""

@@ -178,7 +178,8 @@ def _ready_read_beam(work: Work, _: Any) -> Callable[[], int]:
         result = pipeline.run()
         result.wait_until_finish()
         close_shared()
-        return int(result.metrics().query()["counters"][0].committed)
+        only = beam.metrics.MetricsFilter().with_namespace("benchmarks")
+        return int(result.metrics().query(only)["counters"][0].committed)
 
     return run
 
