@@ -22,6 +22,7 @@ from group_scores.stores.errors import GroupScoresError
 NAME = "group-scores"
 DEBUG = "--debug"
 _LIBRARIES = ("apache_beam", "cassandra", "kafka")
+_KILLED = 128  # what a shell adds to the number of a signal
 _LONGEST_WORD = 300
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@'\"]*@")
 _SECRET = re.compile(rf"(?i)([\w-]*(?:{'|'.join(SECRET_WORDS)})[\w-]*=)[^&\s'\"]+")
@@ -87,6 +88,8 @@ class Program(click.Group):
         with _signals():
             words = list(sys.argv[1:] if args is None else args)
             code = _run(self, words)
+        if code > _KILLED:
+            os._exit(code)  # what was interrupted may still be at it, and would be waited for
         sys.exit(code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -130,9 +133,9 @@ def ending(error: BaseException) -> tuple[str, int]:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return error.format_message(), 2
     if isinstance(error, Terminated):
-        return _line("terminated", error), 128 + error.number
+        return _line("terminated", error), _KILLED + error.number
     if isinstance(error, KeyboardInterrupt):
-        return _line("interrupted", error), 128 + signal.SIGINT
+        return _line("interrupted", error), _KILLED + signal.SIGINT
     if isinstance(error, click.NoSuchOption):
         known = error.ctx.command.params if error.ctx else []
         names = [name for one in known for name in one.opts]

@@ -7,9 +7,11 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from threading import Thread
+from typing import TypeVar
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
@@ -33,6 +35,8 @@ SUMMARY = (
     "aggregates_written",
     "fields_ignored",
 )
+T = TypeVar("T")
+
 CHECK_S = 12.0
 """Of the 15 s in which a start has to say what is wrong; the rest is Python's own start."""
 
@@ -120,13 +124,32 @@ def run(
     with tempfile.TemporaryDirectory(prefix="group-scores-", ignore_cleanup_errors=True) as folder:
         progress = Progress(folder)
         with watch(progress.read) if watch else nullcontext():
-            result = _run(replace(job, progress=progress), options)
+            result = _interruptible(lambda: _run(replace(job, progress=progress), options))
     counts: dict[str, float] = dict.fromkeys(SUMMARY, 0)
     for counter in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:
         name = counter.key.metric.name
         if name in counts:
             counts[name] += counter.committed or counter.attempted or 0
     return counts | {"seconds": round(time.monotonic() - start, 3)}
+
+
+def _interruptible(work: Callable[[], T]) -> T:
+    """Do the work where a KeyboardInterrupt does not get into it.
+
+    Beam turns one that comes up in a stage into an error like any other, and one that comes up in
+    the runner can leave it waiting for its workers for ever. It is left alone instead: whoever
+    ends the process ends it as `kill -9` would, which costs nothing but a repetition.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=run, name="pipeline", daemon=True).start()
+    return done.result()
 
 
 def _run(job: Job, options: PipelineOptions) -> PipelineResult:

@@ -10,14 +10,19 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 
 from group_scores.runners.command import DEBUG, set_up_logging
+
+_LOOK_EVERY_S = 0.3
 
 
 def main(debug: bool) -> None:
     """Serve the runner that is named in the environment until it is done."""
     set_up_logging(debug)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's; it ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # Lines that go to the launcher as well would come twice.
     os.environ.pop("LOGGING_API_SERVICE_DESCRIPTOR", None)
     options = json.loads(os.environ.get("PIPELINE_OPTIONS") or "{}")
@@ -26,6 +31,13 @@ def main(debug: bool) -> None:
     from apache_beam.runners.worker import sdk_worker_main
 
     sdk_worker_main.main(sys.argv)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its launcher has ended, however it did."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY_S)
+    os._exit(1)
 
 
 if __name__ == "__main__":

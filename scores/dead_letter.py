@@ -20,6 +20,7 @@ SOURCE_NAME = "AssessmentAggregator"
 """`metadata.src`, which today's consumers of the failed topic read."""
 
 _ENVELOPE_BYTES = 4096  # what metadata and wrapping take at most, beside the payload
+_WRAPPING = {"raw", "encoding", "metadata"}
 _OURS = ("validation_error", "src", "stage", "topic", "partition", "offset")
 _encode = msgspec.json.Encoder().encode
 
@@ -78,6 +79,8 @@ def unwrap(record: SourceRecord) -> SourceRecord | None:
         return None
     if not isinstance(letter, dict) or not isinstance(letter.get("raw"), str):
         return None
+    if not letter.keys() <= _WRAPPING:
+        return None  # an event that has a field of this name
     metadata = letter.get("metadata")
     if not isinstance(metadata, dict) or metadata.get("src") != SOURCE_NAME:
         return None

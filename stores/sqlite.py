@@ -7,6 +7,7 @@ behave as they do in Cassandra. Several processes may share the file.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import threading
 import time
@@ -48,6 +49,9 @@ CREATE TABLE IF NOT EXISTS user_activity_agg_cell (
   PRIMARY KEY (activity_id, user_id, context_id, map, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), us INTEGER);
 INSERT OR IGNORE INTO clock VALUES (0, 0);
+-- Tables of somebody else's that have these names are found out here.
+SELECT last_attempted_on, total_score, write_us FROM assessment_aggregator LIMIT 0;
+SELECT activity_id, map, key, value, write_us FROM user_activity_agg_cell LIMIT 0;
 """
 _ATTEMPT_COLUMNS = (
     "user_id, course_id, batch_id, content_id, attempt_id, created_on, last_attempted_on, "
@@ -242,10 +246,8 @@ class SqliteStore:
             "ORDER BY user_id, course_id, batch_id, content_id, attempt_id"
         )
         for row in self._rows(query, values):
-            record = dict(zip(names, row, strict=True))
-            record["question"] = [
-                _question_record(question) for question in json.loads(record["question"])
-            ]
+            record = {name: _plain(value) for name, value in zip(names, row, strict=True)}
+            record["question"] = list(map(_question_record, json.loads(record["question"])))
             yield record
 
     def _scan_aggregates(self, selection: Selection) -> Iterator[dict[str, object]]:
@@ -335,6 +337,10 @@ def _where(**columns: str | None) -> tuple[str, list[str]]:
     given = {name: value for name, value in columns.items() if value is not None}
     clause = " AND ".join(f"{name} = ?" for name in given)
     return (f" WHERE {clause}" if clause else ""), list(given.values())
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _question_record(question: dict[str, object]) -> dict[str, object]:

@@ -61,7 +61,9 @@ def unwrapped(message: bytes) -> bytes:
     except Refused:
         return message
     raw, metadata = letter.get("raw"), letter.get("metadata")
-    if "courseId" in letter or not isinstance(raw, str) or not isinstance(metadata, dict):
+    if not set(letter) <= {"raw", "encoding", "metadata"}:
+        return message
+    if not isinstance(raw, str) or not isinstance(metadata, dict):
         return message
     if metadata.get("src") != "AssessmentAggregator" or metadata.get("cut"):
         return message

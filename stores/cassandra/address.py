@@ -75,7 +75,8 @@ class CassandraAddress:
         return cls(tuple(host for host, _ in uri.hosts), port, uri.path, **options)
 
     def __str__(self) -> str:
-        return f"cassandra://{','.join(self.hosts)}:{self.port}/{self.keyspace}"
+        hosts = ",".join(f"[{host}]" if ":" in host else host for host in self.hosts)
+        return f"cassandra://{hosts}:{self.port}/{self.keyspace}"
 
 
 def _check_file(name: str, path: str | None) -> None:

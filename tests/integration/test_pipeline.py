@@ -75,9 +75,6 @@ def test_kafka_to_cassandra_equals_the_recomputation(place: Place) -> None:
     # Everything is committed: another run of the group finds nothing.
     again = run("run", source=place.source, store=place.store)
     assert again["events"] == 0
-    # And the same events once more, from the start, leave the same rows.
-    run("run", source=f"{place.source}?start=earliest", store=place.store)
-    assert Tables.read(place.store).attempts == tables.attempts
 
 
 def test_two_worker_processes_give_the_same_rows(place: Place) -> None:
@@ -85,8 +82,16 @@ def test_two_worker_processes_give_the_same_rows(place: Place) -> None:
     parallel = ("--direct_running_mode", "multi_processing", "--direct_num_workers", "2")
     summary = run("run", *parallel, source=place.source, store=place.store)
     assert summary["events"] == len(messages)
-    assert not differences(Tables.read(place.store), messages)
+    tables = Tables.read(place.store)
+    assert not differences(tables, messages)
     assert not dead_letter_differences(place.letters(), messages)
+
+    # And the same events once more, from the start, leave the same attempts, untouched.
+    again = run("run", source=f"{place.source}?start=earliest", store=place.store)
+    assert (again["events"], again["attempts_written"]) == (len(messages), 0)
+    after = Tables.read(place.store)
+    assert after.attempts == tables.attempts
+    assert not differences(after, messages)
 
 
 def _killed_runs(place: Place, kills: int, most_s: float) -> None:
@@ -108,8 +113,6 @@ def _check_after_kills(place: Place, messages: list[bytes]) -> None:
     # A dead letter may come again after a kill, and none is lost.
     once = dead_letter_differences(set(place.letters()), set(messages))
     assert not [line for line in once if "missing" in line]
-    expected = {json.dumps(sorted(naive.dead_letters(messages)), default=repr)}
-    assert expected
 
 
 def test_killed_at_random_moments(place: Place) -> None:

@@ -22,6 +22,7 @@ records = st.builds(
     partition=st.none() | st.integers(0, 9),
     offset=st.integers(0, 2**63 - 1),
 )
+OURS = ("metadata", "validation_error", "src", "stage", "topic", "partition", "offset")
 REPLAYED = ("dev.telemetry.assess.failed", 3, 77)
 
 
@@ -59,7 +60,7 @@ _values = ev.any_json.filter(lambda value: max(ev.json_text(value, True), defaul
 @st.composite
 def members(draw: st.DrawFn) -> str:
     """A field of an object as it could stand in the text, any value and spacing."""
-    name = ev.json_text(draw(names.filter(lambda name: name != "metadata")), draw(st.booleans()))
+    name = ev.json_text(draw(names.filter(lambda name: name not in OURS)), draw(st.booleans()))
     value = ev.json_text(draw(_values), draw(st.booleans()))
     return f"{name}{draw(spaces)}:{draw(spaces)}{value}"
 
@@ -193,14 +194,15 @@ def is_object(value: bytes) -> bool:
     "why",
 )
 @example(SourceRecord(b'{"metadata":{"src":"x","original":{"topic":1}}}', "t", 0, 1), "why")
+@example(SourceRecord(b'{"a":1,"raw":"a field of the event"}', "t", 0, 1), "why")
 def test_a_replayed_dead_letter_becomes_the_same_one_again(
     record: SourceRecord, reason: str
 ) -> None:
     letter = dead_letter(record, "ParseEvent", reason)
     again = replay(letter)
-    if unwrap(SourceRecord(record.value, *REPLAYED)) is None:  # it was no dead letter before
-        assert dead_letter(again, "ParseEvent", reason) == letter
-    assert len(dead_letter(again, "ParseEvent", reason)) <= len(letter)
+    if is_object(record.value) and strict(letter).keys() <= {"raw", "encoding", "metadata"}:
+        return  # nothing but the fields of a wrapping: it cannot be told from one
+    assert dead_letter(again, "ParseEvent", reason) == letter
 
 
 @given(records)

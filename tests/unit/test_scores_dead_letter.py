@@ -155,7 +155,18 @@ def test_a_json_object_that_is_nested_too_deeply_is_kept_whole() -> None:
 # ---------------------------------------------------------------- again
 
 
-@pytest.mark.parametrize("value", [b'{"a":1}', b'{"a":"\\ud800"}', b"not JSON", b"\xff", b"[]"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"a":1}',
+        b'{"a":"\\ud800"}',
+        b'{"a":1,"raw":"a field of the event"}',
+        b'{"raw":"x"}',
+        b"not JSON",
+        b"\xff",
+        b"[]",
+    ],
+)
 def test_a_dead_letter_that_is_refused_again_keeps_its_first_position(value: bytes) -> None:
     first = dead_letter(record(value), "ParseEvent", "why")
     again = record(first, "dev.telemetry.assess.failed", 0, 7)
