@@ -156,10 +156,7 @@ def _run(text: str, options: RunOptions, *, into_itself: bool) -> tuple[dict[str
     if options.summary == "json":
         write_out(json.dumps(counts) + "\n")
     else:
-        screen.tell(screen.summary_table(counts))
-        if counts["dead_letters"]:
-            letters = screen.count(counts["dead_letters"], "dead letter")
-            screen.tell(f"{letters} in {job.dead_letter}")
+        screen.tell(screen.summary_table(counts, job.dead_letter))
     return counts, job.dead_letter
 
 
@@ -207,6 +204,7 @@ def _show_scores(store: str, selection: Selection) -> bool:
         tables = list(screen.scores_tables(opened.scan("aggregates", selection)))
     for table in tables:
         screen.show(table)
+        screen.show("")
     return bool(tables)
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -25,6 +26,13 @@ from rich.text import Text
 from group_scores.runners.command import printable, write_out
 
 _PLAIN_WIDTH = 120  # where there is no terminal to ask
+_WIDE = 100  # columns, with which every column of the scores has room for the usual ids
+_PLAIN: dict[str, Any] = {
+    "box": box.SIMPLE_HEAD,
+    "show_edge": False,
+    "pad_edge": False,
+    "padding": 0,
+}
 _INTERVAL_S = 0.2
 _SPEED_OVER_S = 20.0
 
@@ -108,15 +116,17 @@ def scores_tables(rows: Iterable[Mapping[str, object]]) -> Iterator[Table]:
         if not lines:
             continue
         title = f"Course {course}, batch {batch}"
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        table = Table(title=title, title_justify="left", title_style="bold", **_PLAIN)
         table.add_column("Learner", overflow="fold")
         table.add_column("Assessment", overflow="fold")
-        for name in ("Best score", "of", "Attempts"):
+        for name in ("Best", "of", "Attempts"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("Updated (UTC)", no_wrap=True)
+        if _console().width >= _WIDE:
+            table.add_column("Updated (UTC)", no_wrap=True)
         before = ""
         for learner, *cells in sorted(lines):
-            table.add_row("" if learner == before else learner, *cells)
+            shown = "" if learner == before else learner
+            table.add_row(shown, *cells[: len(table.columns) - 1])
             before = learner
         yield table
 
@@ -157,11 +167,13 @@ def _time(value_ms: float | None) -> str:
         return f"{value_ms:.0f} ms"
 
 
-def summary_table(summary: Mapping[str, float]) -> Table:
-    """Return the counts of a run as a table."""
-    table = Table(show_header=False, box=box.SIMPLE)
+def summary_table(summary: Mapping[str, float], dead_letter: str) -> Table:
+    """Return the counts of a run as a table, with the place of the dead letters."""
+    table = Table(show_header=False, **_PLAIN)
     table.add_column()
     table.add_column(justify="right")
+    table.add_column()
     for name, value in summary.items():
-        table.add_row(name.replace("_", " "), f"{value:,}")
+        place = f"in {dead_letter}" if name == "dead_letters" and value else ""
+        table.add_row(name.replace("_", " "), f"{value:,}", place)
     return table

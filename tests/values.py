@@ -94,7 +94,8 @@ texts = st.text(_characters, max_size=12)
 ids = st.text(_characters, min_size=1, max_size=8).filter(lambda text: not text.isspace())
 plain_ids = st.text(string.ascii_lowercase, min_size=1, max_size=3)
 times_ms = st.integers(1, MAX_TIME_MS)
-scores = st.floats(allow_nan=False, allow_infinity=False)
+# A file of SQLite has no negative zero.
+scores = st.floats(allow_nan=False, allow_infinity=False).map(lambda score: score + 0.0)
 max_scores = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 durations = st.one_of(
     st.integers(-(10**18) + 1, 10**18 - 1),

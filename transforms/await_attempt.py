@@ -13,7 +13,7 @@ from group_scores.transforms.batching import BatchingDoFn, BatchSize, Outcome, r
 from group_scores.transforms.elements import AssessedEvent, Refusal, ScoredEvent
 from group_scores.transforms.resources import shared_store
 from group_scores.transforms.retry import Retry
-from group_scores.transforms.write_attempt import is_stored, read_attempts
+from group_scores.transforms.write_attempt import assess, is_stored, read_attempts
 
 STAGE = "AwaitAttempt"
 _FIRST_PAUSE_S = 0.05
@@ -28,15 +28,15 @@ def find_assessed(
     An event without answers has no attempt to wait for.
     """
     reads = read_attempts(store, [event.key.activity for event in events], retry)
-    assessed: list[AssessedEvent] = []
+    found: list[ScoredEvent] = []
     waiting: list[ScoredEvent] = []
     for event in events:
         read = reads[event.key.activity]
         if event.attempt is None or is_stored(read, event):
-            assessed.append(AssessedEvent(event.key, event.record, read))
+            found.append(event)
         else:
             waiting.append(event)
-    return assessed, waiting
+    return assess(found, reads), waiting
 
 
 class _AwaitFn(BatchingDoFn[ScoredEvent]):

@@ -46,12 +46,13 @@ class AssessedEvent(msgspec.Struct, frozen=True):
     """An event whose attempt is in the table, so that its assessment's best score can be read.
 
     `read` is the read of the learner's attempts that showed this, where nothing was written
-    since: it need not be read again.
+    since: it need not be read again. `sharers` events were handed this read.
     """
 
     key: AssessmentKey
     record: SourceRecord
     read: AttemptsRead | None
+    sharers: int = 0
 
 
 class BestScores(msgspec.Struct, frozen=True):

@@ -22,16 +22,16 @@ def fetch_best_scores(
 ) -> list[BestScores]:
     """Return one element a learner and batch, with the best scores of the events' assessments.
 
-    A read that an event brings along serves where every event of the learner has one.
+    A read that events bring along serves where every event of the learner has one, and where all
+    that share it are here: two aggregates with the time of one read would double the row's list.
     """
     groups: dict[ActivityKey, list[AssessedEvent]] = {}
     for event in events:
         groups.setdefault(event.key.activity, []).append(event)
     reads: dict[ActivityKey, AttemptsRead] = {}
     for key, group in groups.items():
-        brought = [event.read for event in group if event.read is not None]
-        if len(brought) == len(group):
-            reads[key] = max(brought, key=lambda read: read.t_us)
+        if (brought := _brought(group)) is not None:
+            reads[key] = brought
     reads |= read_attempts(store, [key for key in groups if key not in reads], retry)
     return [
         best_scores_of(
@@ -43,6 +43,19 @@ def fetch_best_scores(
         )
         for key, group in groups.items()
     ]
+
+
+def _brought(events: Sequence[AssessedEvent]) -> AttemptsRead | None:
+    """Return the latest read that the events of one learner bring along, if it may serve."""
+    reads: dict[int, AttemptsRead] = {}
+    missing: dict[int, int] = {}
+    for event in events:
+        if event.read is None:
+            return None
+        t_us = event.read.t_us
+        reads[t_us] = event.read
+        missing[t_us] = missing.get(t_us, event.sharers) - 1
+    return None if any(missing.values()) else reads[max(reads)]
 
 
 def best_scores_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -74,20 +75,29 @@ def write_attempts(
         done = {_attempt_key(events[index]) for index in written}
         todo = [i for i in todo if i not in refused and _attempt_key(events[i]) not in done]
     touched = {events[index].key.activity for index in written}
+    untouched = {key: read for key, read in reads.items() if key not in touched}
     return AttemptsWritten(
-        [
-            AssessedEvent(
-                event.key,
-                event.record,
-                None if event.key.activity in touched else reads[event.key.activity],
-            )
-            for index, event in enumerate(events)
-            if index not in refused
-        ],
+        assess([event for i, event in enumerate(events) if i not in refused], untouched),
         [Refusal(events[index].record, STAGE, reason) for index, reason in refused.items()],
         len(written),
         sum(event.attempt is not None for event in events) - len(written) - len(refused),
     )
+
+
+def assess(
+    events: Sequence[ScoredEvent], reads: dict[ActivityKey, AttemptsRead]
+) -> list[AssessedEvent]:
+    """Hand on the events, each with the read of its learner's attempts that `reads` has."""
+    sharers = Counter(event.key.activity for event in events)
+    return [
+        AssessedEvent(
+            event.key,
+            event.record,
+            reads.get(event.key.activity),
+            sharers[event.key.activity],
+        )
+        for event in events
+    ]
 
 
 def read_attempts(

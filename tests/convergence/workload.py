@@ -24,6 +24,8 @@ from group_scores.transforms.write_attempt import write_attempts
 from tests import naive
 from tests.convergence.interleaving import Crash, World
 
+_FETCHED_AT_ONCE = 2
+
 
 @dataclass(frozen=True)
 class Event:
@@ -158,8 +160,11 @@ def _process(store: Store, bundle: Sequence[Event], retry: Retry, digits: Digits
     try:
         scored = [event.scored() for event in bundle]
         written = write_attempts(store, scored, retry, digits.next())
-        best = fetch_best_scores(store, written.assessed, retry)
-        write_aggregates(store, [merge_agg(one) for one in best], METRICS, retry)
+        # A later stage's batches need not end where an earlier one's do.
+        for start in range(0, len(written.assessed), _FETCHED_AT_ONCE):
+            some = written.assessed[start : start + _FETCHED_AT_ONCE]
+            best = fetch_best_scores(store, some, retry)
+            write_aggregates(store, [merge_agg(one) for one in best], METRICS, retry)
     except (Crash, StoreTransientError):
         return False
     return True

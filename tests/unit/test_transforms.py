@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,8 +236,8 @@ def _read(t_us: int, *scores: float) -> AttemptsRead:
 
 def test_a_brought_read_serves_only_where_every_event_has_one(store: SqliteStore) -> None:
     key = AssessmentKey("do_1", "u1", "b1", "c1")
-    brought = AssessedEvent(key, record(ANY), _read(5, 1.0))
-    later = AssessedEvent(key, record(ANY), _read(6, 1.0, 2.0))
+    brought = AssessedEvent(key, record(ANY), _read(5, 1.0), 1)
+    later = AssessedEvent(key, record(ANY), _read(6, 1.0, 2.0), 1)
     fresh = AssessedEvent(key, record(ANY), None)
     write_attempts(store, [scored(Event("u1", "b1", "c1", "a9", 1_600_000_000_000, (9.0,)))], NOW)
     (found,) = fetch_best_scores(store, [brought, later], NOW)
@@ -245,6 +246,19 @@ def test_a_brought_read_serves_only_where_every_event_has_one(store: SqliteStore
     assert found.best["c1"].score == 9.0
     assert found.t_us > 1_000_000
     assert len(found.records) == 3
+
+
+def test_no_two_aggregates_of_a_row_have_one_time(store: SqliteStore) -> None:
+    """Where a batch ends between events that share a read: at equal times a list is doubled."""
+    events = [scored(replace(ANY, attempt=f"a{n}"), n) for n in range(4)]
+    write_attempts(store, events, NOW)
+    assessed = write_attempts(store, events, NOW).assessed
+    assert all(one.read is not None for one in assessed)
+    batches = [fetch_best_scores(store, part, NOW) for part in (assessed[:2], assessed[2:])]
+    first, second = (best for (best,) in batches)
+    assert first.t_us != second.t_us
+    (together,) = fetch_best_scores(store, assessed, NOW)
+    assert together.t_us == assessed[0].read.t_us  # type: ignore[union-attr]
 
 
 def test_only_the_assessments_of_the_events_are_computed(store: SqliteStore) -> None:
