@@ -29,7 +29,6 @@ from group_scores.stores.cassandra.wire import Bound
 from tests.backends import NEW, OLDEST, CassandraBackend, backend_of
 from tests.values import NOW_US, attempt, new_key, question, update, write
 
-
 BATCH_BYTES = Limits().batch_bytes
 READ_KEYS = Limits().read_keys
 

@@ -22,7 +22,6 @@ from group_scores.stores.cassandra.packing import (
 )
 from group_scores.stores.cassandra.wire import Bound
 
-
 USUAL = Limits()
 BATCH_BYTES = USUAL.batch_bytes
 
