@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ class FileSource:
         if self.pattern == STDIN or sink.startswith("kafka:"):
             return False
         path = os.path.abspath(sink)
-        return Path(path).match(os.path.abspath(self.pattern)) or any(
+        pattern = os.path.normpath(os.path.join(glob.escape(os.getcwd()), self.pattern))
+        return Path(path).match(pattern) or any(
             same_place(path, one) for one in matching_files(self.pattern)
         )
 

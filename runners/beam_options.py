@@ -8,7 +8,7 @@ import io
 import logging
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -90,10 +90,28 @@ def local_runner(options: PipelineOptions) -> FnApiRunner | None:
     direct.direct_running_mode = ""
     # -P: what lies in the current folder is not to be taken for a library.
     words = [sys.executable, "-P", "-m", "group_scores.runners.worker"]
-    if logging.getLogger("group_scores").isEnabledFor(logging.INFO):
+    if _debugging():
         words.append(DEBUG)
     environment = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(words)}")
     return FnApiRunner(default_environment=environment)
+
+
+@contextlib.contextmanager
+def quiet_threads(options: PipelineOptions) -> Iterator[None]:
+    """Keep off the terminal the traceback that Beam prints where a worker thread's bundle fails.
+
+    The launcher tells the cause in one line.
+    """
+    mode = options.view_as(DirectOptions).direct_running_mode
+    if mode == "multi_threading" and not _debugging():
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    else:
+        yield
+
+
+def _debugging() -> bool:
+    return logging.getLogger("group_scores").isEnabledFor(logging.INFO)
 
 
 def _check_names(
@@ -107,7 +125,7 @@ def _check_names(
         if name.startswith("--"):
             if action is None and name not in FLINK_OPTIONS:
                 raise AddressError(f"unknown option {name}{did_you_mean(name, all_names)}")
-            if name in seen and not isinstance(action, argparse._AppendAction):
+            if name in seen and (action is None or type(action) is argparse._StoreAction):
                 raise AddressError(f"{name} is given twice; give it once")
             if equals and not value:
                 raise AddressError(f"{name} has no value; give it one or leave it out")

@@ -121,7 +121,7 @@ def _run(program: Program, words: list[str]) -> int:
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (Exception, KeyboardInterrupt) as error:
-        if DEBUG in words:
+        if DEBUG in words and not isinstance(error, click.ClickException):
             traceback.print_exc()
         message, code = ending(error)
         click.echo(message, err=True)

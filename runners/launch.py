@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from group_scores.pipelines import Job, build
-from group_scores.runners.beam_options import local_runner
+from group_scores.runners.beam_options import local_runner, quiet_threads
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
 from group_scores.transforms.batching import NAMESPACE
 from group_scores.transforms.check_content import ContentIndex
@@ -43,7 +43,6 @@ CHECK_S = 12.0
 _MARGIN_S = 1.0  # for a check to come to its own, better end
 
 _STAGE = re.compile(r" \[while running '(.*?)(?:-ptransform-\d+)?'\]")
-_RAISED = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*)$", re.MULTILINE)
 
 
 def check(job: Job, timeout_s: float = CHECK_S) -> int | None:
@@ -159,8 +158,9 @@ def _run(job: Job, options: PipelineOptions) -> PipelineResult:
         raise AddressError(f"Beam does not take these options: {error}") from error
     try:
         build(pipeline, job)
-        result = pipeline.run()
-        result.wait_until_finish()
+        with quiet_threads(options):
+            result = pipeline.run()
+            result.wait_until_finish()
         return result
     except Exception as error:
         raise _cause(error) from error
@@ -173,9 +173,10 @@ def _cause(error: Exception) -> GroupScoresError:
     if isinstance(error, GroupScoresError):
         return _from(type(error), str(error))
     kinds = {kind.__name__: kind for kind in _subclasses(GroupScoresError)}
-    ours = [(kinds[name], text) for name, text in _RAISED.findall(str(error)) if name in kinds]
+    ours = re.findall(rf"\b({'|'.join(kinds)}): (.*)$", str(error), re.MULTILINE)
     if ours:
-        return _from(*ours[-1])
+        name, text = ours[-1]
+        return _from(kinds[name], text)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1] if lines else ""
     return GroupScoresError(f"the run failed: {type(error).__name__}: {last}; --debug shows where")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,8 @@ _SPEED_OVER_S = 20.0
 
 def _console(*, stderr: bool = False) -> Console:
     # Nothing in an id or a file name is markup, an emoji or worth a colour.
-    settings = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}
+    file = sys.stderr if stderr else sys.stdout
+    settings = {"file": file, "highlight": False, "markup": False, "emoji": False}
     made = Console(**settings)  # type: ignore[arg-type]
     return made if made.is_terminal else Console(**settings, width=_PLAIN_WIDTH)  # type: ignore[arg-type]
 
