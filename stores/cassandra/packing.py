@@ -2,8 +2,7 @@
 
 A statement costs both sides several times what a row in it does. So rows that have a replica in
 common travel together: each is still one mutation of its own, and that replica coordinates it as
-it would have alone. The limits are those from which on Cassandra warns of a batch or an operator
-forbids a read; what is too large goes alone.
+it would have alone. What is over the cluster's limits goes alone.
 """
 
 from __future__ import annotations
@@ -14,14 +13,9 @@ from typing import NamedTuple
 
 from cassandra.query import BatchStatement, BatchType, BoundStatement
 
-BATCH_BYTES = 5 * 1024
-"""`batch_size_warn_threshold` as it is delivered: for a batch of more than one partition."""
-
-BATCH_PARTITIONS = 10
-"""`unlogged_batch_across_partitions_warn_threshold`, likewise."""
+from group_scores.stores.cassandra.limits import Limits
 
 PARTITION_BYTES = 128 * 1024  # rows of one partition are one mutation: its limit is far above
-READ_KEYS = 16
 # What Cassandra counts beside the values as they are bound, rounded up.
 _COLUMN_BYTES = 24
 _MAP_ENTRY_BYTES = 12
@@ -60,7 +54,7 @@ def row_size(values: Iterable[bytes], columns: int, map_entries: int, list_items
     )
 
 
-def pack_rows(rows: Iterable[Row], replica: Replica) -> Iterator[list[Row]]:
+def pack_rows(rows: Iterable[Row], replica: Replica, limits: Limits) -> Iterator[list[Row]]:
     """Group the rows that go into one batch each."""
     partitions: dict[bytes, list[Row]] = {}
     for row in rows:
@@ -68,12 +62,12 @@ def pack_rows(rows: Iterable[Row], replica: Replica) -> Iterator[list[Row]]:
     shared: dict[Hashable, list[tuple[int, list[Row]]]] = {}
     for partition, members in partitions.items():
         for size, chunk in _chunks(members):
-            if size < BATCH_BYTES:
+            if size < limits.batch_bytes:
                 shared.setdefault(replica(partition), []).append((size, chunk))
             else:
                 yield chunk
     for chunks in shared.values():
-        yield from _filled(chunks)
+        yield from _filled(chunks, limits)
 
 
 def _chunks(rows: list[Row]) -> Iterator[tuple[int, list[Row]]]:
@@ -88,13 +82,17 @@ def _chunks(rows: list[Row]) -> Iterator[tuple[int, list[Row]]]:
     yield size, chunk
 
 
-def _filled(chunks: list[tuple[int, list[Row]]]) -> Iterator[list[Row]]:
+def _filled(chunks: list[tuple[int, list[Row]]], limits: Limits) -> Iterator[list[Row]]:
     """Fill up each large one with the smallest that are left."""
     left = deque(sorted(chunks, key=lambda chunk: chunk[0], reverse=True))
     while left:
         size, members = left.popleft()
         partitions = 1
-        while left and partitions < BATCH_PARTITIONS and size + left[-1][0] < BATCH_BYTES:
+        while (
+            left
+            and partitions < limits.batch_partitions
+            and size + left[-1][0] < limits.batch_bytes
+        ):
             more, others = left.pop()
             size += more
             members = members + others
@@ -116,11 +114,13 @@ def batch(rows: list[Row]) -> BoundStatement | BatchStatement:
     return together
 
 
-def pack_lookups(lookups: Iterable[Lookup], replica: Replica) -> Iterator[list[Lookup]]:
+def pack_lookups(
+    lookups: Iterable[Lookup], replica: Replica, limits: Limits
+) -> Iterator[list[Lookup]]:
     """Group the lookups that one statement serves: of one course and batch, on one replica."""
     families: dict[tuple[tuple[bytes, bytes], Hashable], list[Lookup]] = {}
     for lookup in lookups:
         families.setdefault((lookup.family, replica(lookup.partition)), []).append(lookup)
     for members in families.values():
-        for start in range(0, len(members), READ_KEYS):
-            yield members[start : start + READ_KEYS]
+        for start in range(0, len(members), limits.read_keys):
+            yield members[start : start + limits.read_keys]

@@ -65,6 +65,7 @@ def _cluster(address: CassandraAddress) -> Cluster:
             execution_profiles={EXEC_PROFILE_DEFAULT: _profile(address)},
             auth_provider=_auth_provider(address),
             ssl_context=_ssl_context(address),
+            compression=False,  # costs both sides more than the bytes do in one data center
             connect_timeout=min(5.0, _START_S / len(hosts)),
             control_connection_timeout=5.0,
             # A node that comes back is used again within a second or two, not after minutes.

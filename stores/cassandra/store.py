@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from group_scores.scores import ActivityAgg, ActivityKey, StoredAttempt
 from group_scores.stores.cassandra.address import CassandraAddress
 from group_scores.stores.cassandra.faults import fault, is_drivers, start_error
+from group_scores.stores.cassandra.limits import read_limits
 from group_scores.stores.cassandra.packing import (
     Lookup,
     Row,
@@ -22,7 +23,12 @@ from group_scores.stores.cassandra.session import connect
 from group_scores.stores.cassandra.statements import Statements
 from group_scores.stores.cassandra.wire import Bound
 from group_scores.stores.clock import ClusterClock
-from group_scores.stores.errors import AddressError, StoreFault, StoreTransientError
+from group_scores.stores.errors import (
+    AddressError,
+    StoreFault,
+    StoreRefusedError,
+    StoreTransientError,
+)
 from group_scores.stores.protocol import (
     AggColumns,
     AggregateRow,
@@ -32,7 +38,7 @@ from group_scores.stores.protocol import (
     Table,
 )
 
-IN_FLIGHT = 128
+IN_FLIGHT = 256
 _UUID_EPOCH_100NS = 0x01B21DD213814000  # 1582-10-15, from which version 1 UUIDs count
 _NOBODY = ActivityKey("-", "-", "-")
 
@@ -58,6 +64,7 @@ class CassandraStore:
             columns = _value_columns(address, self._schema, agg_columns)
             self._details = _details(address, self._schema, agg_details)
             self._statements = Statements(self._session, self._schema, columns, self._details)
+            self._limits = read_limits(self._session)
             self._sender = Sender(self._session, address.keyspace, in_flight)
             self._clock = ClusterClock(self._read_cluster_us)
             self._try_to_read()
@@ -145,7 +152,7 @@ class CassandraStore:
         results: dict[int, T | StoreFault] = {}
         lookups = _built(keys, lookup, results)
         for group, outcome in self._sender.send(
-            pack_lookups(lookups, self._sender.replica), statement
+            pack_lookups(lookups, self._sender.replica, self._limits), statement
         ):
             if isinstance(outcome, StoreFault):
                 results.update((one.item, outcome) for one in group)
@@ -169,11 +176,23 @@ class CassandraStore:
 
     def _write(self, items: Sequence[S], build: Callable[[int, S], Row]) -> list[StoreFault | None]:
         results: dict[int, StoreFault] = {}
-        rows = _built(items, build, results)
-        for group, outcome in self._sender.send(pack_rows(rows, self._sender.replica), batch):
+        rows = self._fitting(_built(items, build, results), results)
+        groups = pack_rows(rows, self._sender.replica, self._limits)
+        for group, outcome in self._sender.send(groups, batch):
             if isinstance(outcome, StoreFault):
                 results.update((row.item, outcome) for row in group)
         return [results.get(item) for item in range(len(items))]
+
+    def _fitting(self, rows: Iterable[Row], results: dict[int, StoreFault]) -> Iterator[Row]:
+        most = self._limits.statement_bytes
+        for row in rows:
+            if most is None or row.size <= most:
+                yield row
+            else:
+                results[row.item] = StoreRefusedError(
+                    f"a row of {row.size:,} bytes is more than Cassandra takes in one message "
+                    f"({most:,}, its native_transport_max_frame_size)"
+                )
 
     # Scans
 

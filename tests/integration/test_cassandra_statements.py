@@ -22,10 +22,15 @@ from group_scores.scores import (
 )
 from group_scores.stores import AggregateRow, AttemptsRead
 from group_scores.stores.cassandra import CassandraStore
-from group_scores.stores.cassandra.packing import BATCH_BYTES, READ_KEYS, Row, batch
+from group_scores.stores.cassandra import limits as limits_module
+from group_scores.stores.cassandra.limits import Limits
+from group_scores.stores.cassandra.packing import Row, batch
 from group_scores.stores.cassandra.wire import Bound
 from tests.backends import NEW, OLDEST, CassandraBackend, backend_of
 from tests.values import NOW_US, attempt, new_key, question, update, write
+
+BATCH_BYTES = Limits().batch_bytes
+READ_KEYS = Limits().read_keys
 
 
 @pytest.fixture(scope="module", params=[NEW, OLDEST], ids=str)
@@ -76,6 +81,8 @@ class TestRouting:
         store.write_aggregates([update(key, {"a": 1.0})])
         store.write_aggregates([update(key, {"a": 1.0}, details=["text"])])
         assert len(sent) == 6
+        queries = [statement.prepared_statement.query_string for statement in sent]
+        assert ["WRITETIME" in query for query in queries[:2]] == [False, True]
         for statement in sent:
             assert isinstance(statement, Bound)
             assert statement.keyspace == backend.keyspace
@@ -105,6 +112,25 @@ class TestRouting:
             assert statement.keyspace == backend.keyspace
             plan = list(store._sender._policy.make_query_plan(None, statement))
             assert plan[0] is store._sender.replica(statement.routing_key)
+
+
+def test_limits_are_the_nodes_own(store: CassandraStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, str] = {}
+
+    def remember(settings: dict[str, str]) -> Limits:
+        told.update(settings)
+        return Limits()
+
+    monkeypatch.setattr(limits_module, "limits_of", remember)
+    limits_module.read_limits(store._session)
+    assert told == {
+        "batch_size_warn_threshold_in_kb": "5",
+        "unlogged_batch_across_partitions_warn_threshold": "10",
+        "partition_keys_in_select_warn_threshold": "-1",
+        "in_select_cartesian_product_warn_threshold": "-1",
+        "native_transport_max_frame_size_in_mb": "16",
+    }
+    assert store._limits == Limits(statement_bytes=16 << 20)
 
 
 def test_start_is_not_warned_of(

@@ -152,8 +152,9 @@ def test_long_words_of_a_server_are_cut() -> None:
 HOSTS = [("dc1", n) for n in range(1, 5)] + [("dc2", n) for n in range(5, 9)]
 
 
-@pytest.fixture
-def cluster() -> tuple[Sender, TokenAwarePolicy, list[Host]]:
+@pytest.fixture(params=["dc1", "dc2"])
+def cluster(request: pytest.FixtureRequest) -> tuple[Sender, TokenAwarePolicy, list[Host]]:
+    """All the nodes; the first four are those of the local data centre."""
     hosts = []
     for center, number in HOSTS:
         host = Host(DefaultEndPoint(f"10.0.0.{number}"), SimpleConvictionPolicy)
@@ -170,9 +171,10 @@ def cluster() -> tuple[Sender, TokenAwarePolicy, list[Host]]:
         "Murmur3Partitioner",
         {host: [str(-(2**63) + n * step + 1)] for n, host in enumerate(hosts)},
     )
-    policy = TokenAwarePolicy(DCAwareRoundRobinPolicy("dc1"))
+    policy = TokenAwarePolicy(DCAwareRoundRobinPolicy(request.param))
     policy.populate(SimpleNamespace(metadata=metadata, endpoints_resolved=[]), hosts)
     session.policy = policy
+    hosts.sort(key=lambda host: host.datacenter != request.param)
     return Sender(session, "ks", 1), policy, hosts  # type: ignore[arg-type]
 
 

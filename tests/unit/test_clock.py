@@ -71,6 +71,13 @@ def test_believes_the_quickest_probe() -> None:
     assert abs(clock.now_us() - world.cluster()) <= 10
 
 
+def test_slow_cluster_is_no_wrong_clock() -> None:
+    """Our own clock goes on while the answer is on its way."""
+    world = World(trip_us=MAX_SKEW_US + 1_000_000)
+    clock = world.clock()
+    assert clock.now_us() == world.cluster()
+
+
 def test_grows_where_time_stands_still() -> None:
     clock = World().clock()
     times = [clock.now_us() for _ in range(100)]

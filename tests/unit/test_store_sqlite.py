@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from tests.values import attempt, new_key, update, write
 
 PROCESSES = 4
 ROUNDS = 25
+NEW_FILES = 60
 
 
 @pytest.fixture
@@ -90,19 +90,49 @@ def test_processes_share_a_file(path: Path) -> None:
     store.close()
 
 
+def make(folder: Path, start: Any, results: Any) -> None:
+    wrong: list[str] = []
+    for number in range(NEW_FILES):
+        start.wait()
+        try:
+            opened(folder / f"{number}.db").close()
+        except Exception as error:
+            wrong.append(repr(error))
+    results.put(wrong)
+
+
 def test_new_file_is_made_by_many_at_once(tmp_path: Path) -> None:
-    """The switch to a write-ahead log waits for no lock: it has to be tried again."""
-    for number in range(5):
-        path = tmp_path / f"{number}.db"
-        start = threading.Barrier(8)
+    """The switch to a write-ahead log does not always wait for the lock: it is tried again."""
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Barrier(PROCESSES), context.Queue()
+    workers = [
+        context.Process(target=make, args=(tmp_path, start, results)) for _ in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    assert [results.get(timeout=60) for _ in workers] == [[]] * PROCESSES
+    for worker in workers:
+        worker.join()
 
-        def make(path: Path = path, start: threading.Barrier = start) -> None:
-            start.wait()
-            opened(path).close()
 
-        with ThreadPoolExecutor(8) as pool:
-            for made in [pool.submit(make) for _ in range(8)]:
-                made.result()
+def test_clock_grows_where_time_stands_still(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, other = opened(path), opened(path)
+    monkeypatch.setattr(sqlite_module.time, "time_ns", lambda: 1_760_000_000_000_000_000)
+    times = [(store, other)[number % 2].now_us() for number in range(10)]
+    assert times == sorted(set(times))
+    store.close()
+    other.close()
+
+
+def test_new_file_that_another_has_locked_is_waited_for(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE theirs (id)")
+    other.execute("BEGIN EXCLUSIVE")
+    timer = threading.Timer(0.3, other.execute, ["COMMIT"])
+    timer.start()
+    opened(path).close()
+    timer.join()
+    other.close()
 
 
 def test_keeps_what_was_acknowledged_when_its_process_is_killed(path: Path) -> None:
