@@ -23,6 +23,7 @@ from group_scores.transforms import (
     write_attempt,
 )
 from group_scores.transforms.batching import BatchSize
+from group_scores.transforms.collector import settle
 from group_scores.transforms.elements import Refusal, ScoredEvent
 from group_scores.transforms.kafka.address import KafkaAddress
 from group_scores.transforms.kafka.group import Committer
@@ -38,6 +39,7 @@ _POLL_RECORDS = 100  # as the pipeline's source asks for
 
 def run_loop(source: str, store: str, dead_letters: str) -> int:
     """Read, score and write until the end of the source; return the number of events."""
+    settle()
     opened = shared_store(StoreConfig(store))
     records, finish = _records(source)
     events = 0

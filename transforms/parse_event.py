@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -11,6 +10,7 @@ from apache_beam.metrics import Metrics
 from group_scores.scores import InvalidEventError, SourceRecord, parse_event
 from group_scores.scores.dead_letter import unwrap
 from group_scores.transforms.batching import NAMESPACE, Outcome, refuse, split
+from group_scores.transforms.collector import settle
 from group_scores.transforms.elements import ParsedEvent, Refusal
 from group_scores.transforms.progress import Progress
 
@@ -39,18 +39,24 @@ class _ParseFn(beam.DoFn):
         self._events = Metrics.counter(NAMESPACE, "events")
         self._ignored = Metrics.counter(NAMESPACE, "fields_ignored")
 
-    def process(self, record: SourceRecord) -> Iterator[ParsedEvent | beam.pvalue.TaggedOutput]:
-        self._events.inc()
+    def setup(self) -> None:
+        settle()
+
+    def start_bundle(self) -> None:
+        self._read = self._dropped = 0
+
+    def process(self, record: SourceRecord) -> tuple[ParsedEvent | beam.pvalue.TaggedOutput]:
+        self._read += 1
         self._progress.add(1)
         result = parse_record(record)
         if isinstance(result, Refusal):
-            yield refuse(result)
-        else:
-            if result.event.fields_ignored:
-                self._ignored.inc(result.event.fields_ignored)
-            yield result
+            return (refuse(result),)
+        self._dropped += result.event.fields_ignored
+        return (result,)
 
     def finish_bundle(self) -> None:
+        self._events.inc(self._read)
+        self._ignored.inc(self._dropped)
         self._progress.write()
 
 

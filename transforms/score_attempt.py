@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -25,9 +24,9 @@ def score_event(parsed: ParsedEvent) -> ScoredEvent | Refusal:
 
 
 class _ScoreFn(beam.DoFn):
-    def process(self, parsed: ParsedEvent) -> Iterator[ScoredEvent | beam.pvalue.TaggedOutput]:
+    def process(self, parsed: ParsedEvent) -> tuple[ScoredEvent | beam.pvalue.TaggedOutput]:
         result = score_event(parsed)
-        yield refuse(result) if isinstance(result, Refusal) else result
+        return (refuse(result) if isinstance(result, Refusal) else result,)
 
 
 @dataclass

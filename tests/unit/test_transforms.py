@@ -13,6 +13,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms import window
+from apache_beam.utils.windowed_value import WindowedValue
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,6 +115,10 @@ class _Gather(BatchingDoFn[int]):
         return [batch]
 
 
+def at_one(element: int) -> WindowedValue:
+    return window.GlobalWindows.windowed_value(element, 1)
+
+
 @given(
     elements=st.lists(st.integers(1, 60), max_size=40),
     count=st.integers(1, 10),
@@ -124,7 +129,7 @@ def test_batches_keep_order_and_limits(elements: list[int], count: int, size: in
     gather.start_bundle()
     outputs = []
     for element in elements:
-        outputs += list(gather.process(element, timestamp=1, window=window.GlobalWindow()))
+        outputs += list(gather.process(element, at_one(element)))
     outputs += list(gather.finish_bundle())
     batches = [output.value for output in outputs]
     assert [element for batch in batches for element in batch] == elements
@@ -155,7 +160,7 @@ def test_a_batch_is_of_one_window_and_keeps_its_time() -> None:
 def test_a_failed_bundle_leaves_nothing_for_the_next() -> None:
     gather = _Gather(BatchSize(10, 1000))
     gather.start_bundle()
-    list(gather.process(1, timestamp=1, window=window.GlobalWindow()))
+    list(gather.process(1, at_one(1)))
     gather.start_bundle()
     assert list(gather.finish_bundle()) == []
 
