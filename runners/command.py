@@ -179,7 +179,7 @@ def set_up_logging(debug: bool) -> None:
     # What a library says of a failure is part of our one line; our own warnings (a server that is
     # waited for) are for the operator in any case.
     for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(logging.INFO if debug else logging.CRITICAL)
+        logging.getLogger(name).setLevel(logging.INFO if debug else logging.CRITICAL + 1)
     logging.getLogger("group_scores").setLevel(logging.INFO if debug else logging.WARNING)
 
 

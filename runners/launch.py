@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -23,7 +22,7 @@ from group_scores.runners.beam_options import local_runner, quiet_threads
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
 from group_scores.transforms.batching import NAMESPACE
 from group_scores.transforms.check_content import ContentIndex
-from group_scores.transforms.progress import Progress
+from group_scores.transforms.progress import temporary_progress
 from group_scores.transforms.resources import close_shared, shared_store
 from group_scores.transforms.sinks import check_sink
 
@@ -120,10 +119,8 @@ def run(
     before the start and left at the end. Raises GroupScoresError with the cause.
     """
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="group-scores-", ignore_cleanup_errors=True) as folder:
-        progress = Progress(folder)
-        with watch(progress.read) if watch else nullcontext():
-            result = _interruptible(lambda: _run(replace(job, progress=progress), options))
+    with temporary_progress() as progress, watch(progress.read) if watch else nullcontext():
+        result = _interruptible(lambda: _run(replace(job, progress=progress), options))
     counts: dict[str, float] = dict.fromkeys(SUMMARY, 0)
     for counter in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:
         name = counter.key.metric.name

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _EVERY = 200
@@ -57,3 +60,16 @@ class Progress:
                 with open(entry.path, "rb") as file:
                     total += int(file.read() or 0)
         return total
+
+
+@contextlib.contextmanager
+def temporary_progress() -> Iterator[Progress]:
+    """Give a run a folder of its own to count in, for the length of a `with` block."""
+    folder = tempfile.mkdtemp(prefix="group-scores-")
+    try:
+        yield Progress(folder)
+    finally:
+        # Under its new name no worker that is still at it puts a file into what is being removed.
+        over = f"{folder}-over"
+        os.rename(folder, over)
+        shutil.rmtree(over, ignore_errors=True)
