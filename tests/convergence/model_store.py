@@ -69,15 +69,16 @@ class ModelStore:
     def __init__(self, cluster: Cluster, wall_us: Callable[[], int]) -> None:
         self._cluster = cluster
         self._clock = ClusterClock(
-            self._tick, wall_us=wall_us, monotonic_us=lambda: cluster.us - 10**15
+            self.arrival_us, wall_us=wall_us, monotonic_us=lambda: cluster.us - 10**15
         )
 
-    def _tick(self) -> int:
+    def arrival_us(self) -> int:
+        """Return the coordinator's time of a statement that arrives now."""
         self._cluster.us += 10
         return self._cluster.us
 
     def now_us(self) -> int:
-        self._tick()
+        self.arrival_us()
         return self._clock.now_us()
 
     def read_attempts(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -39,6 +41,8 @@ class Place:
         self.bootstrap = kafka.bootstrap
         self.topic = topic(partitions=4)
         self.failed = kafka.create_topic(f"{self.topic}.failed", 1)
+        self.cassandra = cassandra
+        self.keyspace = keyspace
         self.source = f"kafka://{kafka.bootstrap}/{self.topic}"
         self.store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace}"
 
@@ -49,6 +53,22 @@ class Place:
 
     def letters(self) -> list[bytes]:
         return consume(self.bootstrap, self.failed)
+
+    @contextlib.contextmanager
+    def running(self, **options: object) -> Iterator[subprocess.Popen[str]]:
+        """A run that has written its first rows and has most of its work before it."""
+        command = arguments("run", source=self.source, store=self.store, **options)
+        query = f"SELECT user_id FROM {self.keyspace}.assessment_aggregator LIMIT 1"
+        with (
+            self.cassandra.session() as session,
+            subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            ) as process,
+        ):
+            while not list(session.execute(query)):
+                assert process.poll() is None
+                time.sleep(0.02)
+            yield process
 
 
 @pytest.fixture
@@ -94,17 +114,29 @@ def test_two_worker_processes_give_the_same_rows(place: Place) -> None:
     assert not differences(after, messages)
 
 
-def _killed_runs(place: Place, kills: int, most_s: float) -> None:
-    """Start the run, kill it at a random moment, and again; then let one come to its end."""
+def _killed_runs(place: Place, messages: list[bytes], kills: int, most_s: float) -> None:
+    """Start the run and kill it at a random moment, `kills` times; then let it come to its end.
+
+    A run that was too quick to be killed does not count: it is given more to do, in less time.
+    """
     draw = Random(kills)
-    for _ in range(kills):
+    for seed in itertools.count(1000):
+        if not kills:
+            break
         command = arguments("run", source=place.source, store=place.store)
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
             # From before the first record is read to the middle of the work.
-            time.sleep(draw.uniform(2.0, most_s))
-            process.send_signal(signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(draw.uniform(2.0, most_s))
+            process.kill()
+            if process.wait() == -signal.SIGKILL:
+                kills -= 1
+                continue
+        assert process.returncode == 0
+        most_s = max(2.0, 0.8 * most_s)
+        messages += place.produce(Simulation(2_000, seed, redeliver=0.1, invalid=0.02))
     run("run", source=place.source, store=place.store)
 
 
@@ -117,26 +149,21 @@ def _check_after_kills(place: Place, messages: list[bytes]) -> None:
 
 def test_killed_at_random_moments(place: Place) -> None:
     messages = place.produce(Simulation(8_000, 13, redeliver=0.1, shuffle=0.2, invalid=0.02))
-    _killed_runs(place, kills=5, most_s=7.0)
+    _killed_runs(place, messages, kills=5, most_s=7.0)
     _check_after_kills(place, messages)
 
 
 @pytest.mark.soak
 def test_killed_at_many_random_moments(place: Place) -> None:
     messages = place.produce(Simulation(50_000, 14, redeliver=0.1, shuffle=0.2, invalid=0.02))
-    _killed_runs(place, kills=25, most_s=40.0)
+    _killed_runs(place, messages, kills=25, most_s=40.0)
     _check_after_kills(place, messages)
 
 
-def test_cassandra_away_for_20_s_is_waited_for(place: Place, cassandra: CassandraServer) -> None:
+def test_cassandra_away_for_20_s_is_waited_for(place: Place) -> None:
     messages = place.produce(Simulation(6_000, 15, invalid=0.01))
-    command = arguments("run", source=place.source, store=place.store)
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        time.sleep(4.5)
-        assert process.poll() is None
-        with cassandra.paused():
+    with place.running() as process:
+        with place.cassandra.down():
             time.sleep(20)
             assert process.poll() is None, "the run did not wait"
         _, said = process.communicate(timeout=200)
@@ -145,17 +172,10 @@ def test_cassandra_away_for_20_s_is_waited_for(place: Place, cassandra: Cassandr
     assert not differences(Tables.read(place.store), messages)
 
 
-def test_a_store_that_stays_away_fails_the_run_in_one_line(
-    place: Place, cassandra: CassandraServer
-) -> None:
+def test_a_store_that_stays_away_fails_the_run_in_one_line(place: Place) -> None:
     place.produce(Simulation(6_000, 16))
-    command = arguments("run", source=place.source, store=place.store, store_retry_s=1)
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        time.sleep(4.5)
-        with cassandra.paused():
-            _, said = process.communicate(timeout=120)
+    with place.running(store_retry_s=1) as process, place.cassandra.paused():
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 1, said
     errors = [line for line in said.splitlines() if line.startswith("group-scores: ")]
     assert len(errors) == 1, said

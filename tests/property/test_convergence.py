@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from group_scores.scores import ActivityAgg
-from group_scores.stores import AttemptWrite, Store, StoreFault
+from group_scores.stores import AttemptWrite, StoreFault
 from group_scores.stores.sqlite import SqliteStore
 from tests.convergence.interleaving import Tape, World
 from tests.convergence.model_store import Cluster, ModelStore
@@ -96,7 +96,7 @@ def test_converges_on_sqlite(plan: Plan, seed: tuple[int, int]) -> None:
 
 
 class _Wrapped:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ModelStore) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
@@ -107,13 +107,13 @@ class WithoutWriteTimes(_Wrapped):
     """Every write has the time at which it arrives, as a plain statement has."""
 
     def write_attempts(self, writes: Sequence[AttemptWrite]) -> list[StoreFault | None]:
-        now_us = self._store.now_us()
+        now_us = self._store.arrival_us()
         return self._store.write_attempts(
             [AttemptWrite(w.attempt, now_us, w.now_us, w.create) for w in writes]
         )
 
     def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
-        now_us = self._store.now_us()
+        now_us = self._store.arrival_us()
         return self._store.write_aggregates(
             [ActivityAgg(u.key, now_us, u.metrics, u.details) for u in updates]
         )
