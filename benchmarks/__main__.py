@@ -39,7 +39,7 @@ _WIDTH = 120  # where there is no terminal to ask
 def main(names: tuple[str, ...], events: int, rounds: int, quick: bool, out: Path) -> None:
     """Measure the pipeline: rules, kafka_read, embedded, kafka_to_cassandra, memory, or some.
 
-    Starts a Kafka and a Cassandra of its own where they are needed. All of it takes half an hour
+    Starts a Kafka and a Cassandra of its own where they are needed. All of it takes ten minutes
     on two cores, and up to 3 GB in the folder for temporary files.
     """
     logging.basicConfig(level=logging.ERROR)

@@ -64,7 +64,11 @@ def check(job: Job, timeout_s: float = CHECK_S) -> int | None:
     for name, one in checks.items():
         # Daemons: a name server that is silent cannot be interrupted.
         Thread(target=_try, args=(name, one, outcomes), name=f"check {name}", daemon=True).start()
-    found = _collect(outcomes, set(checks), time.monotonic() + timeout_s)
+    try:
+        found = _collect(outcomes, set(checks), time.monotonic() + timeout_s)
+    except GroupScoresError:
+        close_shared()  # the store may have been opened before another check failed
+        raise
     events = found["--source"]
     return events if isinstance(events, int) else None
 

@@ -20,6 +20,15 @@ def merge_agg(best: BestScores, metrics: tuple[str, ...] = METRICS) -> ActivityU
     )
 
 
+class _MergeFn(beam.DoFn):
+    def __init__(self, metrics: tuple[str, ...]) -> None:
+        self._metrics = metrics
+
+    # A DoFn, as an argument beside the element makes Beam put each call's together anew.
+    def process(self, best: BestScores) -> tuple[ActivityUpdate]:
+        return (merge_agg(best, self._metrics),)
+
+
 @dataclass
 class MergeAgg(beam.PTransform):
     """Make the row's update of each learner's best scores; `metrics` says which keys."""
@@ -28,5 +37,5 @@ class MergeAgg(beam.PTransform):
 
     def expand(self, scores: beam.PCollection) -> beam.PCollection:
         """BestScores -> ActivityUpdate."""
-        merge = beam.Map(merge_agg, self.metrics)
+        merge = beam.ParDo(_MergeFn(self.metrics))
         return scores | "Merge" >> merge.with_output_types(ActivityUpdate)

@@ -15,6 +15,7 @@ from group_scores.transforms.elements import ParsedEvent, Refusal
 from group_scores.transforms.progress import Progress
 
 STAGE = "ParseEvent"
+_SHOWN_EVERY = 50  # events; counting each for the terminal costs as much as handing it on
 
 
 def parse_record(record: SourceRecord) -> ParsedEvent | Refusal:
@@ -47,7 +48,8 @@ class _ParseFn(beam.DoFn):
 
     def process(self, record: SourceRecord) -> tuple[ParsedEvent | beam.pvalue.TaggedOutput]:
         self._read += 1
-        self._progress.add(1)
+        if self._read % _SHOWN_EVERY == 0:
+            self._progress.add(_SHOWN_EVERY)
         result = parse_record(record)
         if isinstance(result, Refusal):
             return (refuse(result),)
@@ -57,6 +59,7 @@ class _ParseFn(beam.DoFn):
     def finish_bundle(self) -> None:
         self._events.inc(self._read)
         self._ignored.inc(self._dropped)
+        self._progress.add(self._read % _SHOWN_EVERY)
         self._progress.write()
 
 

@@ -76,6 +76,15 @@ class TestCheck:
         with pytest.raises(AddressError, match="cannot be written"):
             launch.check(self.job(Fake(AWAY), cert_events="/proc/x.jsonl"))
 
+    def test_leaves_no_store_open(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The next run of this process, in another folder, has a store of its own there."""
+        with pytest.raises(ServiceUnavailableError):
+            launch.check(self.job(Fake(AWAY, 0.5)))
+        (tmp_path / "next").mkdir()
+        monkeypatch.chdir(tmp_path / "next")
+        launch.check(self.job(Fake()))
+        assert (tmp_path / "next" / "scores.db").exists()
+
     def test_tells_a_wrong_address_without_waiting_for_the_rest(self) -> None:
         start = time.monotonic()
         with pytest.raises(AddressError, match="cannot be written"):

@@ -21,8 +21,10 @@ from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import DirectOptions
 from apache_beam.transforms.core import RestrictionProvider, WatermarkEstimatorProvider
-from apache_beam.transforms.window import GlobalWindow, TimestampedValue
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils import windowed_value
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
 from group_scores.scores.record import SourceRecord
 from group_scores.stores.errors import AddressError
@@ -40,6 +42,7 @@ _POLL_MS = 1000
 _POLL_RECORDS = 100  # between two looks at the clock
 _POLL_BYTES = 8 << 20
 _FIRST_MS: int = MIN_TIMESTAMP.micros // 1000
+_WINDOWS = (GlobalWindow(),)  # what follows an Impulse is in no other
 _LAST_MS: int = GlobalWindow().max_timestamp().micros // 1000
 
 PartitionRange = tuple[int, int, int]
@@ -50,7 +53,7 @@ PartitionRange = tuple[int, int, int]
 class Turn:
     """How much of a partition is read before the offsets can be committed."""
 
-    max_records: int = 5_000
+    max_records: int = 20_000
     max_bytes: int = 64 << 20
     max_seconds: float = 5.0
 
@@ -249,7 +252,7 @@ class _ReadFn(beam.DoFn):
         finalizer: Any = beam.DoFn.BundleFinalizerParam,
         tracker: Any = _TRACKER,
         estimator: Any = _ESTIMATOR,
-    ) -> Iterator[TimestampedValue]:
+    ) -> Iterator[WindowedValue]:
         partition = element[0]
         restriction = tracker.current_restriction()
         start, stop = restriction.start, restriction.stop
@@ -273,23 +276,24 @@ class _ReadFn(beam.DoFn):
 
     def _read(
         self, reader: KafkaReader, partition: int, stop: int, tracker: Any, progress: _Progress
-    ) -> Iterator[TimestampedValue]:
+    ) -> Iterator[WindowedValue]:
         topic = self._address.topic
         while progress.position < stop and not progress.over:
             records = reader.poll(_POLL_MS, *progress.room)
             self._count(records, progress)
+            # All that was polled is claimed at once: a claim costs more than a record.
+            if records and not tracker.try_claim(records[-1].offset):
+                progress.stopped = True
+                return
             for record in records:
-                if not tracker.try_claim(record.offset):
-                    progress.stopped = True
-                    return
-                progress.claimed = record.offset
-                progress.position = record.offset + 1
                 time_ms = _event_time_ms(record.timestamp_ms)
                 progress.time_ms = max(progress.time_ms, time_ms)
-                yield TimestampedValue(
+                yield windowed_value.create(
                     SourceRecord(record.value, topic, partition, record.offset),
-                    Timestamp(micros=time_ms * 1000),
+                    time_ms * 1000,
+                    _WINDOWS,
                 )
+            progress.claimed = records[-1].offset if records else progress.claimed
             progress.position = reader.position(partition)
 
     def _count(self, records: list[KafkaRecord], progress: _Progress) -> None:
