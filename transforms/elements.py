@@ -19,6 +19,7 @@ from group_scores.scores import (
     Attempt,
     BestScore,
     SourceRecord,
+    StoredAttempt,
 )
 from group_scores.stores import AttemptsRead
 
@@ -53,6 +54,23 @@ class AssessedEvent(msgspec.Struct, frozen=True):
     record: SourceRecord
     read: AttemptsRead | None
     sharers: int = 0
+
+
+class LearnerAttempts(msgspec.Struct, frozen=True):
+    """Every attempt of one learner in one batch of a course."""
+
+    key: ActivityKey
+    attempts: list[StoredAttempt]
+
+
+class AttemptsPage(msgspec.Struct, frozen=True):
+    """Whole learners of a scan of the attempts, as they were at `t_us` or later.
+
+    Many to an element: what a runner spends on one is several times what a row costs.
+    """
+
+    t_us: int
+    learners: list[LearnerAttempts]
 
 
 class BestScores(msgspec.Struct, frozen=True):
@@ -143,6 +161,7 @@ ELEMENTS: tuple[type[msgspec.Struct], ...] = (
     ParsedEvent,
     ScoredEvent,
     AssessedEvent,
+    AttemptsPage,
     BestScores,
     ActivityUpdate,
     ProcessedActivity,
