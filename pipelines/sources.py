@@ -7,7 +7,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 from urllib.parse import urlencode
 
 import apache_beam as beam
@@ -22,6 +22,7 @@ from group_scores.transforms.files import (
     matching_files,
 )
 from group_scores.transforms.kafka.address import KafkaAddress
+from group_scores.transforms.progress import Progress
 from group_scores.transforms.sinks import same_place
 
 _SCHEMES = ("kafka", "cassandra", "snapshot")
@@ -30,21 +31,31 @@ _COUNTED_BYTES = 256 << 20  # lines of more than this are not counted: a start m
 _COUNTED_PACKED_BYTES = 32 << 20
 
 
+Gives = Literal["events", "attempts"]
+
+
 class Source(Protocol):
-    """Where events come from."""
+    """Where events come from, or all the attempts of a table or a snapshot."""
+
+    @property
+    def gives(self) -> Gives:
+        """Which of the two: what `read` gives, SourceRecord or AttemptsPage."""
 
     @property
     def dead_letter(self) -> str:
         """The address of the dead letter where the options name none."""
 
-    def read(self, retry_s: float) -> beam.PTransform:
-        """Return the transform that reads SourceRecords, waiting `retry_s` for servers."""
+    def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
+        """Return the transform that reads, waiting `retry_s` for servers that are away.
+
+        `progress` is for attempts; events are counted where they are parsed.
+        """
 
     def reads(self, sink: str) -> bool:
         """Tell whether messages that are written to the address `sink` would be read as events."""
 
     def check(self, timeout_s: float) -> int | None:
-        """Return how many events a run will read, None where that is not known.
+        """Return how many events, or attempts, a run will read, None where that is not known.
 
         Takes about `timeout_s` at most. Raises AddressError or ServiceUnavailableError where
         nothing can be read.
@@ -58,11 +69,16 @@ class FileSource:
     pattern: str
 
     @property
+    def gives(self) -> Gives:
+        """See `Source`."""
+        return "events"
+
+    @property
     def dead_letter(self) -> str:
         """See `Source`."""
         return "dead-letter.jsonl"
 
-    def read(self, retry_s: float) -> beam.PTransform:
+    def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         """See `Source`."""
         return ReadFromFiles(self.pattern)
 
@@ -111,11 +127,16 @@ class KafkaSource:
     address: KafkaAddress
 
     @property
+    def gives(self) -> Gives:
+        """See `Source`."""
+        return "events"
+
+    @property
     def dead_letter(self) -> str:
         """See `Source`: the topic's own failed topic, on the same brokers."""
         return kafka_sink_address(self.address, f"{self.address.topic}.failed")
 
-    def read(self, retry_s: float) -> beam.PTransform:
+    def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         """See `Source`."""
         from group_scores.transforms.kafka.read import ReadFromKafka
 

@@ -5,7 +5,13 @@ database driver or a broker, and nothing here does input or output; a rule that 
 needs belongs here, a statement or a transform does not.
 """
 
-from group_scores.scores.aggregate import METRICS, ActivityAgg, activity_agg, agg_details
+from group_scores.scores.aggregate import (
+    METRICS,
+    ActivityAgg,
+    AggregateRow,
+    activity_agg,
+    agg_details,
+)
 from group_scores.scores.attempt import Attempt, Question, score_attempt
 from group_scores.scores.best_score import BestScore, StoredAttempt, best_scores
 from group_scores.scores.event import Answer, AssessEvent, InvalidEventError, parse_event
@@ -16,6 +22,7 @@ __all__ = [
     "METRICS",
     "ActivityAgg",
     "ActivityKey",
+    "AggregateRow",
     "Answer",
     "AssessEvent",
     "AssessmentKey",

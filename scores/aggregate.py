@@ -47,6 +47,21 @@ class ActivityAgg(msgspec.Struct, frozen=True):
         return self.t_us // 1000
 
 
+class AggregateRow(msgspec.Struct, frozen=True):
+    """One row of `user_activity_agg` as it stands; an absent row or a null map is empty.
+
+    `write_us` is, for each key of the maps, when the last of its values was written, and
+    `details_us` the same for the list; a key whose time is not known is not there.
+    """
+
+    agg: dict[str, int]
+    aggregates: dict[str, float]
+    agg_last_updated_ms: dict[str, int]
+    details: list[str]
+    write_us: dict[str, int] = {}
+    details_us: int | None = None
+
+
 def activity_agg(
     key: ActivityKey,
     t_us: int,

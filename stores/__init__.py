@@ -5,6 +5,7 @@ keep. What an attempt is worth is the rules' business (`scores`), when to try ag
 (`transforms`).
 """
 
+from group_scores.scores import AggregateRow
 from group_scores.stores.errors import (
     AddressError,
     ClockSkewError,
@@ -17,9 +18,9 @@ from group_scores.stores.errors import (
 from group_scores.stores.open import StoreConfig, open_store
 from group_scores.stores.protocol import (
     AggColumns,
-    AggregateRow,
     AttemptsRead,
     AttemptWrite,
+    Pruning,
     Selection,
     Store,
     Table,
@@ -33,6 +34,7 @@ __all__ = [
     "AttemptsRead",
     "ClockSkewError",
     "GroupScoresError",
+    "Pruning",
     "Selection",
     "ServiceUnavailableError",
     "Store",

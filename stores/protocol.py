@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from group_scores.scores import ActivityAgg, ActivityKey, Attempt, StoredAttempt
+from group_scores.scores import ActivityAgg, ActivityKey, AggregateRow, Attempt, StoredAttempt
 from group_scores.stores.errors import StoreFault
 
 Table = Literal["aggregates", "attempts"]
@@ -40,13 +40,12 @@ class AttemptWrite(msgspec.Struct, frozen=True):
     create: bool
 
 
-class AggregateRow(msgspec.Struct, frozen=True):
-    """One row of `user_activity_agg` as it stands; an absent row or a null map is empty."""
+class Pruning(msgspec.Struct, frozen=True):
+    """Keys to take out of the maps of one row, as of `t_us`: what was written later stays."""
 
-    agg: dict[str, int]
-    aggregates: dict[str, float]
-    agg_last_updated_ms: dict[str, int]
-    details: list[str]
+    key: ActivityKey
+    t_us: int
+    names: list[str]
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -63,6 +62,10 @@ class Store(Protocol):
     @property
     def wants_details(self) -> bool:
         """Whether `agg_details` is written: the table has it and the options do not forbid it."""
+
+    @property
+    def value_maps(self) -> tuple[str, ...]:
+        """Which maps of values are written: `agg`, `aggregates` or both."""
 
     def now_us(self) -> int:
         """Return the clock that orders aggregates, epoch µs: greater at each call.
@@ -87,13 +90,22 @@ class Store(Protocol):
         """
 
     def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
-        """Read the aggregate row of each key."""
+        """Read the aggregate row of each key, with the times at which its keys were written.
+
+        Where the store cannot tell a key's time it is the one in `agg_last_updated`.
+        """
 
     def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
         """Put each update's keys into the row's maps at its `t_us`: newest wins, key by key.
 
         Other keys stay. Atomic for each row. Never repeat a failed write as it is: read the
         attempts again and write what they give then.
+        """
+
+    def prune_aggregates(self, prunings: Sequence[Pruning]) -> list[StoreFault | None]:
+        """Take keys out of the row's maps, where they were not written after `t_us`.
+
+        Atomic for each row; may be repeated as it is.
         """
 
     def scan(self, table: Table, selection: Selection) -> Iterator[dict[str, object]]:

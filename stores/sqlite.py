@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from group_scores.scores import ActivityAgg, ActivityKey, StoredAttempt
+from group_scores.scores import ActivityAgg, ActivityKey, AggregateRow, StoredAttempt
 from group_scores.scores.keys import ACTIVITY_TYPE
+from group_scores.stores import sqlite_statements as sql
 from group_scores.stores.errors import (
     AddressError,
     StoreFault,
@@ -30,65 +31,16 @@ from group_scores.stores.errors import (
 )
 from group_scores.stores.protocol import (
     AggColumns,
-    AggregateRow,
     AttemptsRead,
     AttemptWrite,
+    Pruning,
     Selection,
     Table,
 )
 
 _LOCK_WAIT_S = 20.0
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS assessment_aggregator (
-  user_id TEXT, course_id TEXT, batch_id TEXT, content_id TEXT, attempt_id TEXT,
-  created_on INTEGER, last_attempted_on INTEGER, updated_on INTEGER,
-  total_score REAL, total_max_score REAL, grand_total TEXT, question TEXT, write_us INTEGER,
-  PRIMARY KEY (user_id, course_id, batch_id, content_id, attempt_id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS user_activity_agg_cell (
-  activity_id TEXT, user_id TEXT, context_id TEXT, map TEXT, key TEXT, value, write_us INTEGER,
-  PRIMARY KEY (activity_id, user_id, context_id, map, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), us INTEGER);
-INSERT OR IGNORE INTO clock VALUES (0, 0);
--- Tables of somebody else's that have these names are found out here.
-SELECT last_attempted_on, total_score, write_us FROM assessment_aggregator LIMIT 0;
-SELECT activity_id, map, key, value, write_us FROM user_activity_agg_cell LIMIT 0;
-"""
-_ATTEMPT_COLUMNS = (
-    "user_id, course_id, batch_id, content_id, attempt_id, created_on, last_attempted_on, "
-    "updated_on, total_score, total_max_score, grand_total, question"
-)
-_READ_ATTEMPTS = """
-SELECT content_id, attempt_id, last_attempted_on, total_score, total_max_score, write_us,
-       created_on IS NOT NULL
-FROM assessment_aggregator WHERE user_id = ? AND course_id = ? AND batch_id = ?
-"""
-_WRITE_ATTEMPT = """
-INSERT INTO assessment_aggregator (user_id, course_id, batch_id, content_id, attempt_id,
-  last_attempted_on, updated_on, total_score, total_max_score, grand_total, question, write_us)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET last_attempted_on = excluded.last_attempted_on,
-  updated_on = excluded.updated_on, total_score = excluded.total_score,
-  total_max_score = excluded.total_max_score, grand_total = excluded.grand_total,
-  question = excluded.question, write_us = excluded.write_us
-WHERE excluded.write_us > write_us
-"""
-_WRITE_CREATED = """
-UPDATE assessment_aggregator SET created_on = ?
-WHERE user_id = ? AND course_id = ? AND batch_id = ? AND content_id = ? AND attempt_id = ?
-  AND (created_on IS NULL OR created_on > ?)
-"""
-_WRITE_CELL = """
-INSERT INTO user_activity_agg_cell VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET value = excluded.value, write_us = excluded.write_us
-WHERE excluded.write_us > write_us
-   OR (excluded.write_us = write_us AND excluded.value > value)
-"""
-_TICK = "UPDATE clock SET us = max(us + 1, ?) RETURNING us"
-_READ_AGGREGATE = """
-SELECT map, key, value FROM user_activity_agg_cell
-WHERE activity_id = ? AND user_id = ? AND context_id = ?
-"""
-_COLLECTIONS = ("agg", "agg_last_updated", "aggregates", "agg_details")
+_MAPS = ("agg", "agg_last_updated", "aggregates")
+_COLLECTIONS = (*_MAPS, "agg_details")
 _UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.DataError)  # a value that no column takes
 _json_text = msgspec.json.Encoder().encode
 
@@ -118,10 +70,15 @@ class SqliteStore:
         """See `Store`."""
         return self._details
 
+    @property
+    def value_maps(self) -> tuple[str, ...]:
+        """See `Store`."""
+        return tuple(self._maps)
+
     def now_us(self) -> int:
         """Return a time from the file itself, so that all its users share one clock."""
         with self._transaction() as db:
-            (us,) = db.execute(_TICK, (time.time_ns() // 1000,)).fetchone()
+            (us,) = db.execute(sql.TICK, (time.time_ns() // 1000,)).fetchone()
         return int(us)
 
     @contextmanager
@@ -161,7 +118,7 @@ class SqliteStore:
             return [fault] * len(keys)
 
         def read(db: sqlite3.Connection, key: ActivityKey) -> AttemptsRead:
-            rows = db.execute(_READ_ATTEMPTS, (key.user_id, key.course_id, key.batch_id))
+            rows = db.execute(sql.READ_ATTEMPTS, (key.user_id, key.course_id, key.batch_id))
             return AttemptsRead(t_us, [_attempt(row) for row in rows])
 
         return self._each(keys, read)
@@ -190,9 +147,9 @@ class SqliteStore:
             _json_text(attempt.questions).decode(),
             write.write_us,
         )
-        db.execute(_WRITE_ATTEMPT, key + values)
+        db.execute(sql.WRITE_ATTEMPT, key + values)
         if write.create:
-            db.execute(_WRITE_CREATED, (now_ms, *key, now_ms))
+            db.execute(sql.WRITE_CREATED, (now_ms, *key, now_ms))
 
     def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
         """See `Store`."""
@@ -200,7 +157,7 @@ class SqliteStore:
 
     @staticmethod
     def _read_aggregate(db: sqlite3.Connection, key: ActivityKey) -> AggregateRow:
-        rows = db.execute(_READ_AGGREGATE, (key.course_id, key.user_id, key.context_id))
+        rows = db.execute(sql.READ_AGGREGATE, (key.course_id, key.user_id, key.context_id))
         return _aggregate_row(rows.fetchall())
 
     def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
@@ -208,7 +165,7 @@ class SqliteStore:
         return self._each(updates, self._write_aggregate)
 
     def _write_aggregate(self, db: sqlite3.Connection, update: ActivityAgg) -> None:
-        db.executemany(_WRITE_CELL, self._cells(update))
+        db.executemany(sql.WRITE_CELL, self._cells(update))
 
     def _cells(self, update: ActivityAgg) -> Iterator[tuple[object, ...]]:
         key = update.key
@@ -226,6 +183,19 @@ class SqliteStore:
         if update.details is not None and self._details:
             yield (*row, "agg_details", "", json.dumps(update.details), update.t_us)
 
+    def prune_aggregates(self, prunings: Sequence[Pruning]) -> list[StoreFault | None]:
+        """See `Store`. One transaction."""
+        return self._each(prunings, self._prune)
+
+    @staticmethod
+    def _prune(db: sqlite3.Connection, pruning: Pruning) -> None:
+        key, t_us = pruning.key, pruning.t_us
+        row = (key.course_id, key.user_id, key.context_id)
+        db.executemany(
+            sql.PRUNE_CELL,
+            [(*row, one, name, t_us) for name in pruning.names for one in _MAPS],
+        )
+
     def scan(self, table: Table, selection: Selection) -> Iterator[dict[str, object]]:
         """See `Store`. In key order."""
         scan = self._scan_attempts if table == "attempts" else self._scan_aggregates
@@ -240,9 +210,9 @@ class SqliteStore:
         where, values = _where(
             course_id=selection.course_id, batch_id=selection.batch_id, user_id=selection.user_id
         )
-        names = _ATTEMPT_COLUMNS.split(", ")
+        names = sql.ATTEMPT_COLUMNS.split(", ")
         query = (
-            f"SELECT {_ATTEMPT_COLUMNS} FROM assessment_aggregator{where} "
+            f"SELECT {sql.ATTEMPT_COLUMNS} FROM assessment_aggregator{where} "
             "ORDER BY user_id, course_id, batch_id, content_id, attempt_id"
         )
         for row in self._rows(query, values):
@@ -256,7 +226,7 @@ class SqliteStore:
             activity_id=selection.course_id, context_id=context, user_id=selection.user_id
         )
         query = (
-            "SELECT activity_id, user_id, context_id, map, key, value "
+            "SELECT activity_id, user_id, context_id, map, key, value, write_us "
             f"FROM user_activity_agg_cell{where} "
             "ORDER BY activity_id, user_id, context_id, map, key"
         )
@@ -304,7 +274,7 @@ def _set_up(db: sqlite3.Connection) -> None:
             # SQLite waits for no lock here: of two that open a new file at once, one is refused.
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(_SCHEMA)
+            db.executescript(sql.SCHEMA)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                 raise
@@ -354,27 +324,34 @@ def _question_record(question: dict[str, object]) -> dict[str, object]:
     return record
 
 
-def _aggregate_row(cells: Sequence[tuple[str, str, object]]) -> AggregateRow:
+def _aggregate_row(cells: Sequence[tuple[str, str, object, int]]) -> AggregateRow:
     maps: dict[str, dict[str, object]] = {"agg": {}, "aggregates": {}, "agg_last_updated": {}}
     details: list[str] = []
-    for name, key, value in cells:
+    details_us: int | None = None
+    times: dict[str, int] = {}
+    for name, key, value, write_us in cells:
+        if value is None:
+            continue
         if name == "agg_details":
-            details = json.loads(str(value))
+            details, details_us = json.loads(str(value)), write_us
         else:
             maps[name][key] = value
+            times[key] = max(write_us, times.get(key, write_us))
     return msgspec.convert(
         {
             "agg": maps["agg"],
             "aggregates": maps["aggregates"],
             "agg_last_updated_ms": maps["agg_last_updated"],
             "details": details,
+            "write_us": times,
+            "details_us": details_us,
         },
         AggregateRow,
     )
 
 
 def _aggregate_record(
-    key: tuple[str, ...], cells: Sequence[tuple[str, str, object]]
+    key: tuple[str, ...], cells: Sequence[tuple[str, str, object, int]]
 ) -> dict[str, object]:
     row = _aggregate_row(cells)
     activity_id, user_id, context_id = key

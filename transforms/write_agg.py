@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from group_scores.scores import METRICS
+from group_scores.scores import METRICS, ActivityKey
+from group_scores.scores.refresh import refresh_event
 from group_scores.stores import Store, StoreConfig, StoreFault, StoreRefusedError
 from group_scores.transforms.batching import (
     NAMESPACE,
@@ -21,20 +23,23 @@ from group_scores.transforms.batching import (
 from group_scores.transforms.elements import ActivityUpdate, ProcessedActivity, Refusal
 from group_scores.transforms.fetch_best_score import best_scores_of
 from group_scores.transforms.merge_agg import merge_agg
+from group_scores.transforms.repair_agg import find_drift, mend
 from group_scores.transforms.resources import shared_store
 from group_scores.transforms.retry import Retry
 from group_scores.transforms.write_attempt import read_attempts
 
 STAGE = "WriteAgg"
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class AggregatesWritten:
-    """What became of a batch of updates; `written` counts rows."""
+    """What became of a batch of updates; `written` and `unchanged` count rows."""
 
     processed: list[ProcessedActivity]
     refused: list[Refusal]
     written: int
+    unchanged: int = 0
 
 
 def write_aggregates(
@@ -77,6 +82,48 @@ def write_aggregates(
     )
 
 
+def write_changed(
+    store: Store, updates: Sequence[ActivityUpdate], metrics: tuple[str, ...], retry: Retry
+) -> AggregatesWritten:
+    """Write only what differs from the rows as they stand, and look whether it took.
+
+    For updates that come from a scan of all attempts. What was written after it stays, and so do
+    keys without an attempt (`verify --prune` takes those out).
+    Raises StoreTransientError when the store stays away for longer than `retry` allows.
+    """
+    expected = {update.agg.key: update.agg for update in updates}
+    drifts = find_drift(store, list(expected.values()), metrics, retry)
+    changed = [drift for drift in drifts if drift.update is not None]
+    mended = {
+        one.key: one
+        for one in mend(
+            store, changed, [expected[d.key] for d in changed], metrics, retry, prune=False
+        )
+    }
+    for one in mended.values():
+        if one.left:
+            log.warning("%s: %d values did not take; run again", one.key, len(one.left))
+    refused = {key: one.refused for key, one in mended.items() if one.refused is not None}
+    return AggregatesWritten(
+        [
+            ProcessedActivity(key, None, 0)
+            for key in expected
+            if key in mended and key not in refused
+        ],
+        [
+            Refusal(refresh_event(key, content, expected[key].t_us // 1000), STAGE, str(error))
+            for key, error in refused.items()
+            for content in _contents(updates, key)
+        ],
+        len(mended) - len(refused),
+        len(expected) - len(mended),
+    )
+
+
+def _contents(updates: Sequence[ActivityUpdate], key: ActivityKey) -> list[str]:
+    return [content for update in updates if update.agg.key == key for content in update.contents]
+
+
 def recompute(
     store: Store, updates: Sequence[ActivityUpdate], metrics: tuple[str, ...]
 ) -> list[ActivityUpdate]:
@@ -98,13 +145,20 @@ def recompute(
 
 class _WriteFn(BatchingDoFn[ActivityUpdate]):
     def __init__(
-        self, store: StoreConfig, metrics: tuple[str, ...], retry: Retry, size: BatchSize
+        self,
+        store: StoreConfig,
+        metrics: tuple[str, ...],
+        retry: Retry,
+        size: BatchSize,
+        changed_only: bool,
     ) -> None:
         super().__init__(size)
+        self._changed_only = changed_only
         self._store = store
         self._metrics = metrics
         self._retry = retry
         self._written = Metrics.counter(NAMESPACE, "aggregates_written")
+        self._unchanged = Metrics.counter(NAMESPACE, "aggregates_unchanged")
 
     def size_of(self, element: ActivityUpdate) -> int:
         return sum(len(record.value) for record in element.records)
@@ -113,22 +167,29 @@ class _WriteFn(BatchingDoFn[ActivityUpdate]):
         self, batch: list[ActivityUpdate]
     ) -> Iterator[ProcessedActivity | beam.pvalue.TaggedOutput]:
         store = self._retry.call(lambda: shared_store(self._store))
-        result = write_aggregates(store, batch, self._metrics, self._retry)
+        write = write_changed if self._changed_only else write_aggregates
+        result = write(store, batch, self._metrics, self._retry)
         self._written.inc(result.written)
+        self._unchanged.inc(result.unchanged)
         yield from result.processed
         yield from map(refuse, result.refused)
 
 
 @dataclass
 class WriteAgg(beam.PTransform):
-    """Write each row's update at the time its attempts were read."""
+    """Write each row's update at the time its attempts were read.
+
+    `changed_only` is for updates that come from a scan: what the row holds already is not written.
+    From events every key is written, also one that looks unchanged, see `write_aggregates`.
+    """
 
     store: StoreConfig
     metrics: tuple[str, ...] = METRICS
     retry: Retry = Retry()
     size: BatchSize = BatchSize()
+    changed_only: bool = False
 
     def expand(self, updates: beam.PCollection) -> Outcome:
         """ActivityUpdate -> ProcessedActivity, Refusal."""
-        do_fn = _WriteFn(self.store, self.metrics, self.retry, self.size)
+        do_fn = _WriteFn(self.store, self.metrics, self.retry, self.size, self.changed_only)
         return split(updates, "Write", do_fn, ProcessedActivity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from cassandra import InvalidRequest
 from cassandra.cluster import Session
 from cassandra.query import PreparedStatement
 
@@ -14,7 +15,7 @@ from group_scores.stores.cassandra import codec
 from group_scores.stores.cassandra.packing import Lookup, Row, row_size
 from group_scores.stores.cassandra.schema import Schema
 from group_scores.stores.cassandra.wire import Bound
-from group_scores.stores.protocol import AttemptWrite
+from group_scores.stores.protocol import AttemptWrite, Pruning
 
 _READ = "user_id, content_id, attempt_id, last_attempted_on, total_score, total_max_score"
 _READ_FOR_WRITING = f"{_READ}, WRITETIME(last_attempted_on), created_on"
@@ -73,10 +74,19 @@ class Statements:
             self._update_details = session.prepare(
                 f"{update}, agg_details = ? WHERE {key} = ? AND context_id = ?"
             )
-        columns = ", ".join(("user_id", *schema.aggregate_values))
-        select = f"SELECT {columns} FROM {schema.aggregates} WHERE {key}"
-        self._row = session.prepare(f"{select} = ? AND context_id = ?")
-        self._rows = session.prepare(f"{select} IN ? AND context_id = ?")
+        maps = ("agg_last_updated", *(("aggregates",) if schema.has_aggregates else ()), "agg")
+        self._prune = session.prepare(
+            f"UPDATE {schema.aggregates} USING TIMESTAMP ? SET "
+            + ", ".join(f"{name} = {name} - ?" for name in maps)
+            + f" WHERE {key} = ? AND context_id = ?"
+        )
+        self._pruned_maps = len(maps)
+        columns = ["user_id", *schema.aggregate_values]
+        times = [f"WRITETIME({name})" for name in schema.aggregate_values]
+        try:
+            self._row, self._rows = _both(session, schema, [*columns, *times], key)
+        except InvalidRequest:  # before 5.0 Cassandra tells no times of what is in a collection
+            self._row, self._rows = _both(session, schema, columns, key)
 
     # Reads
 
@@ -109,6 +119,16 @@ class Statements:
         )
 
     # Writes
+
+    def prune_aggregate(self, item: int, pruning: Pruning) -> Row:
+        """Return the statement that takes keys out of the maps of an aggregate row."""
+        course, user, context = _aggregate_key(pruning.key)
+        names = codec.list_of([name.encode() for name in pruning.names])  # sets look like lists
+        maps = self._pruned_maps
+        values = [codec.bigint(pruning.t_us), *[names] * maps, _TYPE, course, user, context]
+        size = row_size(values, maps, maps * len(pruning.names), 0)
+        partition = codec.routing_key([_TYPE, course, user])
+        return Row(item, partition, size, [Bound(self._prune, values, partition)])
 
     def write_attempt(self, item: int, write: AttemptWrite) -> Row:
         """Return the statements of an attempt's row: its columns, and `created_on` apart."""
@@ -160,6 +180,17 @@ class Statements:
         size = row_size(values, maps + 1, maps * len(update.metrics), len(details))
         partition = codec.routing_key([_TYPE, course, user])
         return Row(item, partition, size, [Bound(statement, values, partition)])
+
+
+def _both(
+    session: Session, schema: Schema, columns: Sequence[str], key: str
+) -> tuple[PreparedStatement, PreparedStatement]:
+    """Prepare the read of one learner's row, and that of many learners'."""
+    select = f"SELECT {', '.join(columns)} FROM {schema.aggregates} WHERE {key}"
+    return (
+        session.prepare(f"{select} = ? AND context_id = ?"),
+        session.prepare(f"{select} IN ? AND context_id = ?"),
+    )
 
 
 def _aggregate_key(key: ActivityKey) -> tuple[bytes, bytes, bytes]:

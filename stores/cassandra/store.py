@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from group_scores.scores import ActivityAgg, ActivityKey, StoredAttempt
+from group_scores.scores import ActivityAgg, ActivityKey, AggregateRow, StoredAttempt
 from group_scores.stores.cassandra.address import CassandraAddress
 from group_scores.stores.cassandra.faults import fault, is_drivers, start_error
 from group_scores.stores.cassandra.limits import read_limits
@@ -16,6 +16,7 @@ from group_scores.stores.cassandra.packing import (
     pack_lookups,
     pack_rows,
 )
+from group_scores.stores.cassandra.rows import aggregate_row
 from group_scores.stores.cassandra.scan import scan
 from group_scores.stores.cassandra.schema import AGGREGATES, Schema, read_schema
 from group_scores.stores.cassandra.sending import Sender
@@ -31,9 +32,9 @@ from group_scores.stores.errors import (
 )
 from group_scores.stores.protocol import (
     AggColumns,
-    AggregateRow,
     AttemptsRead,
     AttemptWrite,
+    Pruning,
     Selection,
     Table,
 )
@@ -61,9 +62,9 @@ class CassandraStore:
         self._session = connect(address)
         try:
             self._schema = read_schema(self._session.cluster.metadata.keyspaces[address.keyspace])
-            columns = _value_columns(address, self._schema, agg_columns)
+            self._columns = _value_columns(address, self._schema, agg_columns)
             self._details = _details(address, self._schema, agg_details)
-            self._statements = Statements(self._session, self._schema, columns, self._details)
+            self._statements = Statements(self._session, self._schema, self._columns, self._details)
             self._limits = read_limits(self._session)
             self._sender = Sender(self._session, address.keyspace, in_flight)
             self._clock = ClusterClock(self._read_cluster_us)
@@ -86,6 +87,11 @@ class CassandraStore:
     def wants_details(self) -> bool:
         """See `Store`."""
         return self._details
+
+    @property
+    def value_maps(self) -> tuple[str, ...]:
+        """See `Store`."""
+        return self._columns
 
     def now_us(self) -> int:
         """See `Store`."""
@@ -134,13 +140,9 @@ class CassandraStore:
         )
 
     def _aggregate_row(self, rows: Sequence[tuple[Any, ...]]) -> AggregateRow:
-        values = dict(zip(self._schema.aggregate_values, rows[0][1:], strict=True)) if rows else {}
-        return AggregateRow(
-            dict(values.get("agg") or {}),
-            dict(values.get("aggregates") or {}),
-            dict(values.get("agg_last_updated") or {}),
-            list(values.get("agg_details") or ()),
-        )
+        if not rows:
+            return AggregateRow({}, {}, {}, [])
+        return aggregate_row(self._schema.aggregate_values, rows[0][1:])
 
     def _look_up(
         self,
@@ -193,6 +195,10 @@ class CassandraStore:
                     f"a row of {row.size:,} bytes is more than Cassandra takes in one message "
                     f"({most:,}, its native_transport_max_frame_size)"
                 )
+
+    def prune_aggregates(self, prunings: Sequence[Pruning]) -> list[StoreFault | None]:
+        """See `Store`."""
+        return self._write(prunings, self._statements.prune_aggregate)
 
     # Scans
 

@@ -48,8 +48,15 @@ class ListCell:
         self.elements += [(time, value) for value in values]
 
     @property
+    def time(self) -> int | None:
+        return self.deleted_to + 1 if self.value else None
+
+    @property
     def value(self) -> list[Any]:
         return [value for time, value in self.elements if time > self.deleted_to]
+
+
+_MAPS = ("agg", "aggregates", "updated")
 
 
 class Cluster:
@@ -65,6 +72,7 @@ class ModelStore:
     """A worker's view of the cluster, with `wall_us` as the worker's own clock."""
 
     wants_details = True
+    value_maps = ("agg", "aggregates")
 
     def __init__(self, cluster: Cluster, wall_us: Callable[[], int]) -> None:
         self._cluster = cluster
@@ -143,6 +151,12 @@ class ModelStore:
                 _values(row["aggregates"]),
                 _values(row["updated"]),
                 row["details"].value,
+                {
+                    name: max(row[one][name].time for one in _MAPS if name in row[one])
+                    for one in _MAPS
+                    for name in row[one]
+                },
+                row["details"].time,
             )
             for row in rows
         ]

@@ -17,6 +17,8 @@ from group_scores.stores import (
     AttemptsRead,
     AttemptWrite,
     ClockSkewError,
+    Pruning,
+    Selection,
     Store,
     StoreRefusedError,
 )
@@ -212,6 +214,60 @@ class TestAggregates:
         assert row.agg == {"low": -2, "lowest": -(2**31), "high": 2**31 - 1}
         if backend.shape.with_aggregates:
             assert row.aggregates == {"low": -2.9, "lowest": -1e300, "high": 1e300}
+
+
+class TestWriteTimes:
+    def test_are_told_for_each_key(self, backend: Backend, key: ActivityKey) -> None:
+        wants = backend.store.wants_details
+        put_metrics(backend.store, key, {"a": 1.0, "b": 1.0}, 1_000, ["x"] if wants else None)
+        put_metrics(backend.store, key, {"b": 2.0}, 2_007, ["x", "y"] if wants else None)
+        put_metrics(backend.store, key, {"b": 9.0, "c": 1.0}, 1_500, ["z"] if wants else None)
+        (row,) = backend.store.read_aggregates([key])
+        assert row.write_us == {"a": 1_000, "b": 2_007, "c": 1_500}
+        assert row.details_us == (2_007 if wants else None)
+
+    def test_of_a_row_that_is_not_there_are_none(self, store: Store, key: ActivityKey) -> None:
+        (row,) = store.read_aggregates([key])
+        assert (row.write_us, row.details_us) == ({}, None)
+
+
+class TestPruning:
+    def test_takes_out_what_was_not_written_later(self, backend: Backend, key: ActivityKey) -> None:
+        backend.put_foreign(key, {"completedCount": 7}, 50)
+        put_metrics(backend.store, key, {"score:a": 1.0, "score:b": 1.0}, 100)
+        put_metrics(backend.store, key, {"score:b": 2.0, "score:c": 2.0}, 201)
+        pruning = Pruning(key, 200, ["score:a", "score:b", "score:nobody"])
+        for _ in range(2):  # it may be repeated
+            assert backend.store.prune_aggregates([pruning]) == [None]
+            (row,) = backend.store.read_aggregates([key])
+            assert row.agg == {"completedCount": 7, "score:b": 2, "score:c": 2}
+            assert set(row.agg_last_updated_ms) == {"score:b", "score:c"}
+            assert set(row.aggregates) <= {"score:b", "score:c"}
+        (record,) = backend.store.scan("aggregates", Selection(key.course_id))
+        assert record["agg"] == row.agg
+
+    def test_hides_what_is_written_with_an_earlier_time(self, store: Store) -> None:
+        key = new_key()
+        store.prune_aggregates([Pruning(key, 200, ["score:a"])])
+        put_metrics(store, key, {"score:a": 1.0}, 199)
+        put_metrics(store, key, {"score:a": 1.0}, 200)
+        assert store.read_aggregates([key])[0].agg == {}
+        put_metrics(store, key, {"score:a": 3.0}, 201)
+        assert store.read_aggregates([key])[0].agg == {"score:a": 3}
+
+    def test_is_each_rows_own(self, store: Store) -> None:
+        keys = [new_key() for _ in range(30)]
+        store.write_aggregates([update(key, {"score:a": 1.0}, 100) for key in keys])
+        assert store.prune_aggregates([Pruning(k, 100, ["score:a"]) for k in keys[::2]]) == (
+            [None] * 15
+        )
+        assert [len(row.agg) for row in store.read_aggregates(keys)] == [0, 1] * 15
+        bad = keys[1]._replace(user_id="\udfff")
+        refused, fine = store.prune_aggregates(
+            [Pruning(k, 100, ["score:a"]) for k in (bad, keys[1])]
+        )
+        assert isinstance(refused, StoreRefusedError)
+        assert fine is None
 
 
 def put_metrics(

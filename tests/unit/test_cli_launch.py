@@ -13,6 +13,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from group_scores.pipelines import Job
+from group_scores.pipelines.sources import Gives
 from group_scores.runners import launch
 from group_scores.runners.beam_options import LOCAL_RUNNER
 from group_scores.scores import SourceRecord
@@ -23,6 +24,7 @@ from group_scores.stores import (
     StoreConfig,
 )
 from group_scores.transforms.kafka.errors import MessageTooLargeError
+from group_scores.transforms.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Fake:
     error: Exception | None = None
     wait_s: float = 0.0
     dead_letter: str = "dead-letter.jsonl"
+    gives: Gives = "events"
 
-    def read(self, retry_s: float) -> beam.PTransform:
+    def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         return beam.Create([0]) | beam.Map(self.fail).with_output_types(SourceRecord)
 
     def fail(self, _: int) -> SourceRecord:

@@ -1,0 +1,49 @@
+"""CombineAttempts: the best scores of a scan, without a lookup for each learner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from group_scores.stores import AttemptsRead, StoreConfig
+from group_scores.transforms.elements import AttemptsPage, BestScores
+from group_scores.transforms.fetch_best_score import best_scores_of
+from group_scores.transforms.resources import shared_store
+from group_scores.transforms.retry import Retry
+
+
+def combine_attempts(page: AttemptsPage, *, details: bool) -> Iterator[BestScores]:
+    """Yield the best scores of every assessment of each learner of the page."""
+    for learner in page.learners:
+        contents = list(dict.fromkeys(attempt.content_id for attempt in learner.attempts))
+        read = AttemptsRead(page.t_us, learner.attempts)
+        yield best_scores_of(learner.key, read, contents, details=details)
+
+
+class _CombineFn(beam.DoFn):
+    def __init__(self, store: StoreConfig, retry: Retry) -> None:
+        self._store = store
+        self._retry = retry
+
+    def process(self, page: AttemptsPage) -> Iterator[BestScores]:
+        store = self._retry.call(lambda: shared_store(self._store))
+        return combine_attempts(page, details=store.wants_details)
+
+
+@dataclass
+class CombineAttempts(beam.PTransform):
+    """Find the best scores of learners whose attempts come together, as a scan gives them.
+
+    What FetchBestScore reads from the store for each event is in the pages. `store` is asked only
+    whether it keeps `agg_details`.
+    """
+
+    store: StoreConfig
+    retry: Retry = Retry()
+
+    def expand(self, pages: beam.PCollection) -> beam.PCollection:
+        """AttemptsPage -> BestScores, one a learner and batch."""
+        do_fn = _CombineFn(self.store, self.retry)
+        return pages | "Combine" >> beam.ParDo(do_fn).with_output_types(BestScores)
