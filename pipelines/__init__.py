@@ -6,5 +6,6 @@ graph is launched to `runners`.
 
 from group_scores.pipelines.group_scores import build
 from group_scores.pipelines.options import Job
+from group_scores.pipelines.verify import VerifyJob, build_verify
 
-__all__ = ["Job", "build"]
+__all__ = ["Job", "VerifyJob", "build", "build_verify"]

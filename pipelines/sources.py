@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import apache_beam as beam
 
+from group_scores.stores import Selection
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
 from group_scores.transforms.files import (
@@ -40,6 +41,14 @@ class Source(Protocol):
     @property
     def gives(self) -> Gives:
         """Which of the two: what `read` gives, SourceRecord or AttemptsPage."""
+
+    @property
+    def taken_us(self) -> int | None:
+        """The time as of which it gives all attempts, epoch µs; None for now."""
+
+    @property
+    def selection(self) -> Selection:
+        """Which attempts it gives."""
 
     @property
     def dead_letter(self) -> str:
@@ -72,6 +81,16 @@ class FileSource:
     def gives(self) -> Gives:
         """See `Source`."""
         return "events"
+
+    @property
+    def taken_us(self) -> int | None:
+        """See `Source`."""
+        return None
+
+    @property
+    def selection(self) -> Selection:
+        """See `Source`."""
+        return Selection()
 
     @property
     def dead_letter(self) -> str:
@@ -130,6 +149,16 @@ class KafkaSource:
     def gives(self) -> Gives:
         """See `Source`."""
         return "events"
+
+    @property
+    def taken_us(self) -> int | None:
+        """See `Source`."""
+        return None
+
+    @property
+    def selection(self) -> Selection:
+        """See `Source`."""
+        return Selection()
 
     @property
     def dead_letter(self) -> str:

@@ -19,10 +19,25 @@ from group_scores.runners.command import (
     NAME,
     Number,
     Program,
+    flush_out,
     set_up_logging,
     write_out,
 )
-from group_scores.runners.run_options import STORE_FORMS, RunOptions, again, pipeline_options
+from group_scores.runners.run_options import (
+    AGG_COLUMNS,
+    AGG_DETAILS,
+    BEAM_OPTIONS,
+    METRICS,
+    STORE,
+    STORE_FORMS,
+    STORE_RETRY_S,
+    RunOptions,
+    again,
+    pipeline_options,
+    store_config,
+)
+from group_scores.runners.verify import VerifyOptions
+from group_scores.runners.verify import verify as run_verify
 from group_scores.stores import AddressError, Selection, Store, StoreConfig, open_store
 
 if TYPE_CHECKING:
@@ -31,7 +46,6 @@ if TYPE_CHECKING:
 
 SAMPLE_STORE = "sqlite:group-scores.db"
 _LATER = {
-    "verify": "batch re-aggregation",
     "serve": "the group aggregate API",
     "report": "the group aggregate API",
 }
@@ -85,7 +99,8 @@ def command(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
     "--source",
     metavar="ADDRESS",
     help="Where the events are: PATH.jsonl, PATH.jsonl.gz, a glob, '-' (standard input) or "
-    "kafka://HOST:PORT/TOPIC",
+    "kafka://HOST:PORT/TOPIC. Or all attempts, to compute every score again: "
+    "cassandra://HOST:PORT/KEYSPACE",
 )
 @pipeline_options("dead-letter.jsonl; for Kafka the topic TOPIC.failed")
 def run(source: str | None, store: str | None, **options: Any) -> None:
@@ -93,6 +108,9 @@ def run(source: str | None, store: str | None, **options: Any) -> None:
 
     Bundled sample events go into sqlite:group-scores.db when neither --source nor --store is
     given, and the scores are shown. Options of Beam, such as --direct_num_workers, are passed on.
+
+    From cassandra://… as the source all attempts are read, no events, and only rows that differ
+    are written.
     """
     if (source is None) != (store is None):
         given, missing = ("--store", "--source") if source is None else ("--source", "--store")
@@ -127,6 +145,8 @@ def replay(source: str, store: str | None, dead_letter: str | None, **options: A
     """
     if store is None:
         raise AddressError(f"replay without --store: give {STORE_FORMS}")
+    if source.startswith(("cassandra:", "snapshot:")):
+        raise AddressError(f"{source} holds no dead letters; name a file or a topic")
     wanted = RunOptions(store=store, dead_letter=dead_letter or again(source), **options)
     # A topic takes what is refused again: it is read to the end that it has now, and no further.
     _run(source, wanted, into_itself=source.startswith("kafka:"))
@@ -149,7 +169,7 @@ def _run(text: str, options: RunOptions, *, into_itself: bool) -> tuple[dict[str
     beam = beam_options(options.beam_options, [name for name in own if name.startswith("--")])
     try:
         total = launch.check(job)
-        counts = launch.run(job, beam, lambda done: screen.progress("events", total, done))
+        counts = launch.run(job, beam, lambda done: screen.progress(source.gives, total, done))
     except KeyboardInterrupt as error:
         error.add_note("run it again: what was not committed is read again, and nothing is lost")
         raise
@@ -164,6 +184,52 @@ def _check_sinks(job: Job, source: Source) -> None:
     for option, address in (("--dead-letter", job.dead_letter), ("--cert-events", job.cert_events)):
         if address and source.reads(address):
             raise AddressError(f"{option} {address} is being read; name another place for it")
+
+
+@command(context_settings=_PASS_ON, options_metavar="[OPTIONS]")
+@click.option(
+    "--source",
+    metavar="ADDRESS",
+    required=True,
+    help="Where all attempts are: cassandra://HOST:PORT/KEYSPACE, with ?course=… or ?batch=… for "
+    "some, &rows_s=N to read no faster.",
+)
+@STORE
+@METRICS
+@AGG_COLUMNS
+@AGG_DETAILS
+@STORE_RETRY_S
+@click.option("--repair", is_flag=True, help="Write what is missing or stale.")
+@click.option(
+    "--prune", is_flag=True, help="With --repair: take out scores that have no attempt any more."
+)
+@click.option(
+    "--format",
+    type=click.Choice(["table", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="A table for a person, or a JSON line for each row that differs.",
+)
+@BEAM_OPTIONS
+def verify(
+    source: str,
+    store: str | None,
+    agg_columns: Any,
+    agg_details: str | None,
+    **options: Any,
+) -> None:
+    """Compare the rows with what all attempts give; repair them, if asked to.
+
+    Values can be missing, stale, or orphaned (scores without any attempt). What was written after
+    the attempts were read is newer, and no difference. The exit code is 3 where something differs.
+    """
+    if store is None:
+        raise AddressError(f"verify without --store: give {STORE_FORMS}")
+    config = store_config(store, agg_columns, agg_details)
+    own = [name for one in verify.params for name in one.opts if name.startswith("--")]
+    code = run_verify(VerifyOptions(source=source, store=config, **options), own)
+    flush_out()
+    raise click.exceptions.Exit(code)
 
 
 @command()

@@ -5,24 +5,25 @@ from __future__ import annotations
 import queue
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from threading import Thread
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
-from group_scores.pipelines import Job, build
+from group_scores.pipelines import Job, VerifyJob, build, build_verify
 from group_scores.runners.beam_options import local_runner, quiet_threads
+from group_scores.scores.drift import Kind
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
 from group_scores.transforms.batching import NAMESPACE
 from group_scores.transforms.check_content import ContentIndex
-from group_scores.transforms.progress import temporary_progress
+from group_scores.transforms.progress import Progress, temporary_progress
 from group_scores.transforms.resources import close_shared, shared_store
 from group_scores.transforms.sinks import check_sink
 
@@ -34,7 +35,16 @@ SUMMARY = (
     "aggregates_written",
     "fields_ignored",
 )
+BATCH_SUMMARY = (*SUMMARY[:-1], "aggregates_unchanged", SUMMARY[-1])
+VERIFY_SUMMARY = (
+    "attempts_read",
+    "aggregates_compared",
+    *(f"drift_{kind}" for kind in get_args(Kind)),
+)
 T = TypeVar("T")
+Checks = dict[str, Callable[[], object]]
+Done = Callable[[], int]
+Watch = Callable[[Done], AbstractContextManager[object]]
 
 CHECK_S = 12.0
 """Of the 15 s in which a start has to say what is wrong; the rest is Python's own start."""
@@ -44,6 +54,10 @@ _MARGIN_S = 1.0  # for a check to come to its own, better end
 _STAGE = re.compile(r" \[while running '(.*?)(?:-ptransform-\d+)?'\]")
 
 
+def _unseen(_: Done) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
 def check(job: Job, timeout_s: float = CHECK_S) -> int | None:
     """Probe every server and file at once; return how many events there are, if that is known.
 
@@ -51,7 +65,7 @@ def check(job: Job, timeout_s: float = CHECK_S) -> int | None:
     is told before a server that does not answer.
     """
     each_s = timeout_s - _MARGIN_S
-    checks: dict[str, Callable[[], object]] = {
+    checks: Checks = {
         "--source": lambda: job.source.check(each_s),
         f"--store {job.store.address}": lambda: shared_store(job.store),
         f"--dead-letter {job.dead_letter}": lambda: check_sink(job.dead_letter, each_s),
@@ -60,17 +74,31 @@ def check(job: Job, timeout_s: float = CHECK_S) -> int | None:
         checks[f"--cert-events {requests}"] = lambda: check_sink(requests, each_s)
     if (index := job.content_index) is not None:
         checks[f"--content-index {index}"] = lambda: _check_index(index)
+    events = probe(checks, timeout_s)["--source"]
+    return events if isinstance(events, int) else None
+
+
+def check_verify(job: VerifyJob, timeout_s: float = CHECK_S) -> int | None:
+    """Do the same for a verification; return how many attempts there are."""
+    checks: Checks = {
+        "--source": lambda: job.source.check(timeout_s - _MARGIN_S),
+        f"--store {job.store.address}": lambda: shared_store(job.store),
+    }
+    attempts = probe(checks, timeout_s)["--source"]
+    return attempts if isinstance(attempts, int) else None
+
+
+def probe(checks: Checks, timeout_s: float) -> dict[str, object]:
+    """Do all the checks at once; return what each gave. Raises as `check` says."""
     outcomes: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
     for name, one in checks.items():
         # Daemons: a name server that is silent cannot be interrupted.
         Thread(target=_try, args=(name, one, outcomes), name=f"check {name}", daemon=True).start()
     try:
-        found = _collect(outcomes, set(checks), time.monotonic() + timeout_s)
+        return _collect(outcomes, set(checks), time.monotonic() + timeout_s)
     except GroupScoresError:
         close_shared()  # the store may have been opened before another check failed
         raise
-    events = found["--source"]
-    return events if isinstance(events, int) else None
 
 
 def _try(
@@ -115,17 +143,45 @@ def _check_index(address: str) -> None:
 def run(
     job: Job,
     options: PipelineOptions,
-    watch: Callable[[Callable[[], int]], AbstractContextManager[object]] | None = None,
+    watch: Watch = _unseen,
 ) -> dict[str, float]:
     """Run the job to its end and return the summary's counts, `seconds` last.
 
     `watch` is given a function that tells the events read so far; what it returns is entered
     before the start and left at the end. Raises GroupScoresError with the cause.
     """
+    names = SUMMARY if job.source.gives == "events" else BATCH_SUMMARY
+
+    def start(progress: Progress) -> PipelineResult:
+        made = replace(job, progress=progress)
+        return _run(lambda pipeline: build(pipeline, made), options)
+
+    return _counted(start, names, watch)
+
+
+def run_verify(
+    job: VerifyJob,
+    options: PipelineOptions,
+    watch: Watch = _unseen,
+) -> dict[str, float]:
+    """Run the verification to its end and return what it counted, as `run` does."""
+
+    def start(progress: Progress) -> PipelineResult:
+        made = replace(job, progress=progress)
+        return _run(lambda pipeline: build_verify(pipeline, made), options)
+
+    return _counted(start, VERIFY_SUMMARY, watch)
+
+
+def _counted(
+    work: Callable[[Progress], PipelineResult],
+    names: Sequence[str],
+    watch: Watch,
+) -> dict[str, float]:
     start = time.monotonic()
-    with temporary_progress() as progress, watch(progress.read) if watch else nullcontext():
-        result = _interruptible(lambda: _run(replace(job, progress=progress), options))
-    counts: dict[str, float] = dict.fromkeys(SUMMARY, 0)
+    with temporary_progress() as progress, watch(progress.read):
+        result = _interruptible(lambda: work(progress))
+    counts: dict[str, float] = dict.fromkeys(names, 0)
     for counter in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:
         name = counter.key.metric.name
         if name in counts:
@@ -152,13 +208,13 @@ def _interruptible(work: Callable[[], T]) -> T:
     return done.result()
 
 
-def _run(job: Job, options: PipelineOptions) -> PipelineResult:
+def _run(apply: Callable[[beam.Pipeline], object], options: PipelineOptions) -> PipelineResult:
     try:
         pipeline = beam.Pipeline(runner=local_runner(options), options=options)
     except ValueError as error:
         raise AddressError(f"Beam does not take these options: {error}") from error
     try:
-        build(pipeline, job)
+        apply(pipeline)
         with quiet_threads(options):
             result = pipeline.run()
             result.wait_until_finish()

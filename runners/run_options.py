@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from group_scores.runners.command import SECONDS
-from group_scores.stores import StoreConfig
+from group_scores.stores import AddressError, StoreConfig
 
 if TYPE_CHECKING:
     from group_scores.pipelines.options import AttemptsMode, Job
@@ -19,8 +19,40 @@ if TYPE_CHECKING:
 
 STORE_FORMS = "sqlite:PATH or cassandra://HOST:PORT/KEYSPACE"
 
+# Those that `verify` has too.
+STORE = click.option("--store", metavar="ADDRESS", help=f"Where the scores are kept: {STORE_FORMS}")
+METRICS = click.option(
+    "--metrics",
+    default="score,max_score,attempts_count",
+    show_default=True,
+    metavar="NAMES",
+    help="Which metrics of an assessment are written.",
+)
+AGG_COLUMNS = click.option(
+    "--agg-columns",
+    type=click.Choice(["auto", "agg", "aggregates"]),
+    default="auto",
+    show_default=True,
+    help="Which value maps are written; auto: both where the table has both.",
+)
+AGG_DETAILS = click.option(
+    "--agg-details",
+    type=click.Choice(["on", "off"]),
+    help="Write the list of a learner's attempts.  [default: on where the table has it]",
+)
+STORE_RETRY_S = click.option(
+    "--store-retry-s",
+    type=SECONDS,
+    default=120,
+    show_default=True,
+    help="How long a server that goes away during the run is waited for.",
+)
+BEAM_OPTIONS = click.argument(
+    "beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]"
+)
+
 _OPTIONS = (
-    click.option("--store", metavar="ADDRESS", help=f"Where the scores are kept: {STORE_FORMS}"),
+    STORE,
     click.option(
         "--dead-letter",
         metavar="ADDRESS",
@@ -41,32 +73,10 @@ _OPTIONS = (
         show_default=True,
         help="With await: how long before the event becomes a dead letter.",
     ),
-    click.option(
-        "--metrics",
-        default="score,max_score,attempts_count",
-        show_default=True,
-        metavar="NAMES",
-        help="Which metrics of an assessment are written.",
-    ),
-    click.option(
-        "--agg-columns",
-        type=click.Choice(["auto", "agg", "aggregates"]),
-        default="auto",
-        show_default=True,
-        help="Which value maps are written; auto: both where the table has both.",
-    ),
-    click.option(
-        "--agg-details",
-        type=click.Choice(["on", "off"]),
-        help="Write the list of a learner's attempts.  [default: on where the table has it]",
-    ),
-    click.option(
-        "--store-retry-s",
-        type=SECONDS,
-        default=120,
-        show_default=True,
-        help="How long a server that goes away during the run is waited for.",
-    ),
+    METRICS,
+    AGG_COLUMNS,
+    AGG_DETAILS,
+    STORE_RETRY_S,
     click.option(
         "--cert-events",
         metavar="ADDRESS",
@@ -83,7 +93,7 @@ _OPTIONS = (
         type=click.Choice(["json"]),
         help="The counts as one JSON object on standard output.  [default: a table]",
     ),
-    click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]"),
+    BEAM_OPTIONS,
 )
 
 
@@ -127,8 +137,9 @@ class RunOptions:
 
         if self.content_index:
             parse_address(self.content_index)
-        details = None if self.agg_details is None else self.agg_details == "on"
-        store = StoreConfig(self.store, self.agg_columns, details)
+        if source.gives == "attempts":
+            self._check_no_events(source)
+        store = store_config(self.store, self.agg_columns, self.agg_details)
         store.check()
         return Job(
             source=source,
@@ -141,6 +152,22 @@ class RunOptions:
             cert_events=self.cert_events,
             content_index=self.content_index,
         )
+
+    def _check_no_events(self, source: Source) -> None:
+        """Refuse what is about events where there are none."""
+        about_events = {
+            "--attempts await": self.attempts == "await",
+            "--cert-events": self.cert_events is not None,
+            "--content-index": self.content_index is not None,
+        }
+        for option, given in about_events.items():
+            if given:
+                raise AddressError(f"{option} is about events, and {source} gives all attempts")
+
+
+def store_config(address: str, agg_columns: AggColumns, agg_details: str | None) -> StoreConfig:
+    """Return the store that the options describe."""
+    return StoreConfig(address, agg_columns, None if agg_details is None else agg_details == "on")
 
 
 def again(source: str) -> str:

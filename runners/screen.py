@@ -28,7 +28,7 @@ from group_scores.runners.command import printable, write_out
 
 _PLAIN_WIDTH = 120  # where there is no terminal to ask
 _WIDE = 100  # columns, with which every column of the scores has room for the usual ids
-_PLAIN: dict[str, Any] = {
+PLAIN: dict[str, Any] = {
     "box": box.SIMPLE_HEAD,
     "show_edge": False,
     "pad_edge": False,
@@ -118,7 +118,7 @@ def scores_tables(rows: Iterable[Mapping[str, object]]) -> Iterator[Table]:
         if not lines:
             continue
         title = f"Course {course}, batch {batch}"
-        table = Table(title=title, title_justify="left", title_style="bold", **_PLAIN)
+        table = Table(title=title, title_justify="left", title_style="bold", **PLAIN)
         table.add_column("Learner", overflow="fold")
         table.add_column("Assessment", overflow="fold")
         for name in ("Best", "of", "Attempts"):
@@ -171,7 +171,7 @@ def _time(value_ms: float | None) -> str:
 
 def summary_table(summary: Mapping[str, float], dead_letter: str) -> Table:
     """Return the counts of a run as a table, with the place of the dead letters."""
-    table = Table(show_header=False, **_PLAIN)
+    table = Table(show_header=False, **PLAIN)
     table.add_column()
     table.add_column(justify="right")
     table.add_column()

@@ -13,7 +13,7 @@ from group_scores.runners.command import Terminated, ending
 from group_scores.stores import AddressError, ServiceUnavailableError
 from tests.command_line import invoke, refused, succeed
 
-COMMANDS = ("run", "replay", "dump", "show", "simulate", "verify", "serve", "report")
+COMMANDS = ("run", "replay", "verify", "dump", "show", "simulate", "serve", "report")
 RUN = ("run", "--source", "events.jsonl", "--store", "sqlite:scores.db")
 TOPIC = ("run", "--source", "kafka://a:1,b:1/t", "--store", "sqlite:scores.db")
 REPLAY = ("replay", "--from", "events.jsonl", "--store", "sqlite:scores.db")
@@ -88,7 +88,7 @@ class TestHelp:
         assert re.fullmatch(r"group-scores, version \d+\.\d+.*\n", succeed("--version").out)
 
 
-@pytest.mark.parametrize("name", ["verify", "serve", "report"])
+@pytest.mark.parametrize("name", ["serve", "report"])
 @pytest.mark.parametrize("words", [(), ("--store", "sqlite:x.db", "--out", "x")])
 def test_what_comes_later_says_so(name: str, words: tuple[str, ...]) -> None:
     line = refused(name, *words)

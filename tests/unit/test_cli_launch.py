@@ -20,6 +20,7 @@ from group_scores.scores import SourceRecord
 from group_scores.stores import (
     AddressError,
     GroupScoresError,
+    Selection,
     ServiceUnavailableError,
     StoreConfig,
 )
@@ -35,6 +36,8 @@ class Fake:
     wait_s: float = 0.0
     dead_letter: str = "dead-letter.jsonl"
     gives: Gives = "events"
+    taken_us: int | None = None
+    selection: Selection = Selection()
 
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         return beam.Create([0]) | beam.Map(self.fail).with_output_types(SourceRecord)

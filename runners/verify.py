@@ -1,0 +1,104 @@
+"""`verify`: run the comparison, tell what differs, and decide how it ends."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from group_scores.runners import drift_screen, screen
+from group_scores.runners.command import write_out
+from group_scores.stores import AddressError, StoreConfig
+
+if TYPE_CHECKING:
+    from group_scores.pipelines import VerifyJob
+    from group_scores.transforms.verify_agg import RowReport
+
+DIFFERENCES = 3
+"""The exit code where something differs, and was not repaired."""
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """The values of the options, as the command line gives them."""
+
+    source: str
+    store: StoreConfig
+    metrics: str
+    store_retry_s: float
+    repair: bool
+    prune: bool
+    format: str
+    beam_options: tuple[str, ...]
+
+    def job(self, report: str) -> VerifyJob:
+        """Return the job that writes to `report`; raises AddressError."""
+        # Imported here: loading Beam takes seconds that the other commands need not pay.
+        from group_scores.pipelines import VerifyJob
+        from group_scores.pipelines.options import parse_metrics
+        from group_scores.pipelines.sources import parse_source
+        from group_scores.transforms.retry import Retry
+
+        if self.prune and not self.repair:
+            raise AddressError("--prune goes with --repair; give both, or neither to only look")
+        source = parse_source(self.source)
+        if source.gives != "attempts":
+            raise AddressError(
+                f"{self.source} gives events, and verify compares with all attempts; name "
+                "cassandra://HOST:PORT/KEYSPACE or snapshot:DIR"
+            )
+        self.store.check()
+        return VerifyJob(
+            source=source,
+            store=self.store,
+            report=report,
+            t_us=source.taken_us or 0,
+            selection=source.selection,
+            metrics=parse_metrics(self.metrics),
+            retry=Retry(self.store_retry_s),
+            repair=self.repair,
+            prune=self.prune,
+        )
+
+
+def verify(options: VerifyOptions, own_options: list[str]) -> int:
+    """Compare, repair if that is asked for, print, and return the exit code."""
+    from group_scores.runners import launch
+    from group_scores.runners.beam_options import pipeline_options
+    from group_scores.transforms.resources import shared_store
+
+    with tempfile.TemporaryDirectory(prefix="group-scores-verify-") as folder:
+        report = os.path.join(folder, "drift.jsonl")
+        job = options.job(report)
+        beam = pipeline_options(options.beam_options, own_options)
+        total = launch.check_verify(job)
+        if not job.t_us:
+            # Before the first attempt is read: a row that is written from now on is no orphan.
+            job = replace(job, t_us=shared_store(job.store).now_us())
+        counts = launch.run_verify(job, beam, lambda done: screen.progress("attempts", total, done))
+        show = _print_lines if options.format == "jsonl" else drift_screen.show_drift
+        remaining = show(read_report(report), counts)
+    return DIFFERENCES if remaining else 0
+
+
+def read_report(path: str) -> Iterator[RowReport]:
+    """Yield the rows that differ; none where there is no such file."""
+    from group_scores.transforms.verify_agg import RowReport
+
+    decode = msgspec.json.Decoder(RowReport).decode
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            yield from map(decode, file)
+
+
+def _print_lines(reports: Iterator[RowReport], _: dict[str, float]) -> int:
+    """Print a line a row; return how many still differ."""
+    remaining = 0
+    for report in reports:
+        write_out(msgspec.json.encode(report) + b"\n")
+        remaining += bool(report.remaining)
+    return remaining
