@@ -218,7 +218,7 @@ def verify(
     agg_details: str | None,
     **options: Any,
 ) -> None:
-    """Compare the rows with what all attempts give; repair them, if asked to.
+    """Compare the rows with all attempts; repair them if asked to.
 
     Values can be missing, stale, or orphaned (scores without any attempt). What was written after
     the attempts were read is newer, and no difference. The exit code is 3 where something differs.

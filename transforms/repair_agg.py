@@ -59,14 +59,15 @@ def mend(
     retry: Retry,
     *,
     prune: bool,
+    digits: int | None = None,
 ) -> list[Mended]:
     """Write what differs, read it again, and compute from the live table what does not show.
 
     It may not show where somebody has since overwritten or deleted a whole map: what was written
     before that is hidden, as what is written with an earlier time is. `expected` has the update
-    that each of the `drifts` was found with.
+    that each of the `drifts` was found with; `digits` are those of `write_drift`.
     """
-    refused = write_drift(store, drifts, retry, prune=prune)
+    refused = write_drift(store, drifts, retry, prune=prune, digits=digits)
     left = {
         drift.key: differences
         for drift in find_drift(store, expected, metrics, retry)

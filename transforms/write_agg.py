@@ -83,22 +83,25 @@ def write_aggregates(
 
 
 def write_changed(
-    store: Store, updates: Sequence[ActivityUpdate], metrics: tuple[str, ...], retry: Retry
+    store: Store,
+    updates: Sequence[ActivityUpdate],
+    metrics: tuple[str, ...],
+    retry: Retry,
+    digits: int | None = None,
 ) -> AggregatesWritten:
     """Write only what differs from the rows as they stand, and look whether it took.
 
     For updates that come from a scan of all attempts. What was written after it stays, and so do
-    keys without an attempt (`verify --prune` takes those out).
+    keys without an attempt (`verify --prune` takes those out). `digits` are those of `write_drift`.
     Raises StoreTransientError when the store stays away for longer than `retry` allows.
     """
     expected = {update.agg.key: update.agg for update in updates}
     drifts = find_drift(store, list(expected.values()), metrics, retry)
     changed = [drift for drift in drifts if drift.update is not None]
+    found_with = [expected[drift.key] for drift in changed]
     mended = {
         one.key: one
-        for one in mend(
-            store, changed, [expected[d.key] for d in changed], metrics, retry, prune=False
-        )
+        for one in mend(store, changed, found_with, metrics, retry, prune=False, digits=digits)
     }
     for one in mended.values():
         if one.left:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from group_scores.scores import ActivityAgg, ActivityKey
 from group_scores.stores import (
+    AggregateRow,
     AttemptsRead,
     AttemptWrite,
+    Selection,
     Store,
     StoreFault,
     StoreTransientError,
+    Table,
 )
 
 
@@ -145,6 +148,24 @@ class Link:
                 results.append(StoreTransientError("lost"))
             else:
                 results += self._store.read_attempts([key], for_writing=for_writing)
+        return results
+
+    @property
+    def value_maps(self) -> tuple[str, ...]:
+        return self._store.value_maps
+
+    def scan(self, table: Table, selection: Selection) -> Iterator[dict[str, object]]:
+        self._step()
+        yield from self._store.scan(table, selection)
+
+    def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
+        results: list[AggregateRow | StoreFault] = []
+        for key in keys:
+            self._step()
+            if _FATES[self._world.tape.next(len(_FATES))] == _LOST:
+                results.append(StoreTransientError("lost"))
+            else:
+                results += self._store.read_aggregates([key])
         return results
 
     def write_attempts(self, writes: Sequence[AttemptWrite]) -> list[StoreFault | None]:

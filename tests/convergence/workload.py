@@ -10,16 +10,24 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from group_scores.scores import METRICS, ActivityKey, Attempt, SourceRecord, activity_agg
+from group_scores.scores import (
+    METRICS,
+    ActivityKey,
+    Attempt,
+    SourceRecord,
+    StoredAttempt,
+    activity_agg,
+)
 from group_scores.scores.best_score import BestScore
 from group_scores.stores import AttemptWrite, Selection, Store, StoreTransientError
-from group_scores.transforms.elements import ScoredEvent
+from group_scores.transforms.combine_attempts import combine_attempts
+from group_scores.transforms.elements import AttemptsPage, LearnerAttempts, ScoredEvent
 from group_scores.transforms.fetch_best_score import fetch_best_scores
 from group_scores.transforms.merge_agg import merge_agg
 from group_scores.transforms.parse_event import parse_record
 from group_scores.transforms.retry import Retry
 from group_scores.transforms.score_attempt import score_event
-from group_scores.transforms.write_agg import write_aggregates
+from group_scores.transforms.write_agg import write_aggregates, write_changed
 from group_scores.transforms.write_attempt import write_attempts
 from tests import naive
 from tests.convergence.interleaving import Crash, World
@@ -170,6 +178,57 @@ def _process(store: Store, bundle: Sequence[Event], retry: Retry, digits: Digits
     return True
 
 
+def reaggregate(course: str, late: int, digits: Digits) -> Callable[[Store], None]:
+    """Return what a batch run does: take a snapshot, and write what differs, `late` steps later.
+
+    A crash, or a store that stays away, has the same snapshot put through from its start.
+    """
+
+    def run(store: Store) -> None:
+        taken: tuple[int, list[dict[str, Any]]] | None = None
+        while True:
+            try:
+                if taken is None:
+                    taken = store.now_us(), list(store.scan("attempts", Selection(course)))
+                for _ in range(late):
+                    store.now_us()
+                _write_snapshot(store, *taken, digits.next())
+            except (Crash, StoreTransientError):
+                continue
+            return
+
+    return run
+
+
+def _write_snapshot(store: Store, t_us: int, rows: list[dict[str, Any]], digits: int) -> None:
+    def key(row: dict[str, Any]) -> ActivityKey:
+        return ActivityKey(row["course_id"], row["user_id"], row["batch_id"])
+
+    learners = [
+        LearnerAttempts(
+            one,
+            [
+                StoredAttempt(*(row[name] for name in _ATTEMPT_COLUMNS))
+                for row in rows
+                if key(row) == one
+            ],
+        )
+        for one in dict.fromkeys(map(key, rows))
+    ]
+    best = combine_attempts(AttemptsPage(t_us, learners), details=store.wants_details)
+    retry = Retry(30, longest_pause_s=0)
+    write_changed(store, list(map(merge_agg, best)), METRICS, retry, digits)
+
+
+_ATTEMPT_COLUMNS = (
+    "content_id",
+    "attempt_id",
+    "last_attempted_on",
+    "total_score",
+    "total_max_score",
+)
+
+
 def write_before(store: Store, plan: Plan) -> None:
     """Write the earlier job's rows: wall-clock write times, and aggregates that are wrong."""
     now_us = store.now_us()
@@ -187,8 +246,18 @@ def activity_key(event: Event) -> ActivityKey:
     return ActivityKey(event.course, event.user, event.batch)
 
 
-def converge(stores: Sequence[Store], plan: Plan, world: World) -> None:
-    """Run the plan's workers, each with its store, and check what is left."""
+def converge(
+    stores: Sequence[Store],
+    plan: Plan,
+    world: World,
+    batch_runs: Sequence[int] = (),
+    batch_store: Store | None = None,
+) -> None:
+    """Run the plan's workers, each with its store, and check what is left.
+
+    `batch_runs` go on beside them, on `batch_store` or the first store: how late each writes its
+    snapshot.
+    """
     write_before(stores[0], plan)
     existing = list(stores[0].scan("attempts", Selection(plan.course)))
     digits = Digits()
@@ -196,6 +265,10 @@ def converge(stores: Sequence[Store], plan: Plan, world: World) -> None:
         [
             (store, work(bundles, retry_s, digits))
             for store, bundles, retry_s in zip(stores, plan.bundles, plan.retry_s, strict=True)
+        ]
+        + [
+            (batch_store or stores[0], reaggregate(plan.course, late, digits))
+            for late in batch_runs
         ]
     )
     check(stores[0], plan, existing)
