@@ -42,9 +42,14 @@ class _ScanFn(beam.DoFn):
 
     def process(self, _: bytes) -> Iterator[tuple[bytes, bool]]:
         store = self._retry.call(lambda: shared_store(self._store))
-        rows = store.scan("aggregates", self._selection)
-        for key in scored_keys(rows, self._metrics):
-            yield _encode(key), False
+
+        def scan() -> list[bytes]:
+            rows = store.scan("aggregates", self._selection)
+            return list(map(_encode, scored_keys(rows, self._metrics)))
+
+        # A scan that is broken off begins again; its keys are gathered by the shuffle anyway.
+        for key in self._retry.call(scan):
+            yield key, False
 
 
 class _OrphanFn(beam.DoFn):

@@ -261,16 +261,14 @@ def converge(
     write_before(stores[0], plan)
     existing = list(stores[0].scan("attempts", Selection(plan.course)))
     digits = Digits()
-    world.run(
-        [
-            (store, work(bundles, retry_s, digits))
-            for store, bundles, retry_s in zip(stores, plan.bundles, plan.retry_s, strict=True)
-        ]
-        + [
-            (batch_store or stores[0], reaggregate(plan.course, late, digits))
-            for late in batch_runs
-        ]
-    )
+    streams = [
+        (store, work(bundles, retry_s, digits))
+        for store, bundles, retry_s in zip(stores, plan.bundles, plan.retry_s, strict=True)
+    ]
+    batches = [
+        (batch_store or stores[0], reaggregate(plan.course, late, digits)) for late in batch_runs
+    ]
+    world.run(streams + batches)
     check(stores[0], plan, existing)
 
 
