@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cassandra import InvalidRequest
+from cassandra.cluster import Session
 from cassandra.query import BatchStatement, BoundStatement
 
 from group_scores.runners.simulate import Simulation, simulate
@@ -279,3 +281,34 @@ class TestNumber:
             if " is of size " in text:
                 return int(text.partition(" is of size ")[2].partition(",")[0])
         return None
+
+
+class TestWithoutTimesOfCollections:
+    """Cassandra before 5.0 tells no write time of what is in a map or a list."""
+
+    @pytest.fixture
+    def older(self, backend: CassandraBackend, monkeypatch: pytest.MonkeyPatch) -> CassandraStore:
+        prepare = Session.prepare
+
+        def refuse(session: Session, query: str, *args: Any, **options: Any) -> Any:
+            if "WRITETIME(agg" in query:
+                raise InvalidRequest("Cannot use selection function writeTime on a collection")
+            return prepare(session, query, *args, **options)
+
+        monkeypatch.setattr(Session, "prepare", refuse)
+        store = backend.open()
+        assert isinstance(store, CassandraStore)
+        return store
+
+    def test_the_time_of_a_key_is_its_last_update(self, older: CassandraStore) -> None:
+        key = new_key()
+        details = ["text"] if older.wants_details else None
+        older.write_aggregates([update(key, {"a": 1.0}, 5_000_999)])
+        older.write_aggregates([update(key, {"b": 2.0}, 7_000_001, details)])
+        (row,) = older.read_aggregates([key])
+        assert isinstance(row, AggregateRow)
+        assert row.agg == {"a": 1, "b": 2}
+        assert row.write_us == {"a": 5_000_000, "b": 7_000_000}
+        assert row.details_us == (7_000_000 if details else None)
+        (nothing,) = older.read_aggregates([new_key()])
+        assert nothing == AggregateRow({}, {}, {}, [])
