@@ -50,7 +50,7 @@ def test_every_option_and_address_shown_exists() -> None:
         subprocess.run(
             [PROGRAM, command, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for command in ("run", "dump", "show", "simulate", "replay")
+        for command in ("run", "dump", "show", "simulate", "replay", "verify")
     )
     assert shown
     assert not {option for option in shown if option not in helps}
