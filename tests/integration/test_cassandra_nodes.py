@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -30,9 +31,22 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[CassandraSe
     )
     second.port = first.port
     second.start()
+    wait_until_known(first)
     yield [first, second]
     for node in (second, first):
         node.kill()
+
+
+def wait_until_known(first: CassandraServer) -> None:
+    """A driver that does not know the second node does not wait for it to know new tables."""
+    deadline = time.monotonic() + 60
+    while True:
+        with first.session() as session:
+            hosts = session.cluster.metadata.all_hosts()
+            if len(hosts) == 2 and all(host.is_up for host in hosts):
+                return
+        assert time.monotonic() < deadline, "the nodes do not know each other"
+        time.sleep(0.2)
 
 
 @pytest.fixture(params=[1, 2])
