@@ -7,7 +7,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlencode
 
 import apache_beam as beam
@@ -22,7 +22,12 @@ from group_scores.transforms.files import (
     matching_files,
 )
 from group_scores.transforms.kafka.address import KafkaAddress
+from group_scores.transforms.progress import Progress
+from group_scores.transforms.retry import Retry
 from group_scores.transforms.sinks import same_place
+
+if TYPE_CHECKING:  # an embedded run should not pay for loading the driver
+    from group_scores.stores.cassandra.address import CassandraSourceAddress
 
 _SCHEMES = ("kafka", "cassandra", "snapshot")
 _PACKED_OTHERWISE = (".bz2", ".lz4", ".snappy", ".xz", ".zip", ".zst")
@@ -30,21 +35,29 @@ _COUNTED_BYTES = 256 << 20  # lines of more than this are not counted: a start m
 _COUNTED_PACKED_BYTES = 32 << 20
 
 
+Given = Literal["events", "attempts"]
+"""What a source gives: SourceRecords of events, or AttemptsPages of whole learners."""
+
+
 class Source(Protocol):
-    """Where events come from."""
+    """Where events come from, or the attempts that they left."""
+
+    @property
+    def gives(self) -> Given:
+        """What is read."""
 
     @property
     def dead_letter(self) -> str:
         """The address of the dead letter where the options name none."""
 
     def read(self, retry_s: float) -> beam.PTransform:
-        """Return the transform that reads SourceRecords, waiting `retry_s` for servers."""
+        """Return the transform that reads what this `gives`, waiting `retry_s` for servers."""
 
     def reads(self, sink: str) -> bool:
         """Tell whether messages that are written to the address `sink` would be read as events."""
 
     def check(self, timeout_s: float) -> int | None:
-        """Return how many events a run will read, None where that is not known.
+        """Return how many events or attempts a run will read, None where that is not known.
 
         Takes about `timeout_s` at most. Raises AddressError or ServiceUnavailableError where
         nothing can be read.
@@ -56,6 +69,11 @@ class FileSource:
     """Files of JSON lines by a path or a glob, or `-` for standard input."""
 
     pattern: str
+
+    @property
+    def gives(self) -> Given:
+        """See `Source`."""
+        return "events"
 
     @property
     def dead_letter(self) -> str:
@@ -111,6 +129,11 @@ class KafkaSource:
     address: KafkaAddress
 
     @property
+    def gives(self) -> Given:
+        """See `Source`."""
+        return "events"
+
+    @property
     def dead_letter(self) -> str:
         """See `Source`: the topic's own failed topic, on the same brokers."""
         return kafka_sink_address(self.address, f"{self.address.topic}.failed")
@@ -138,6 +161,40 @@ class KafkaSource:
         return sum(end - start for start, end in offsets.values())
 
 
+@dataclass(frozen=True)
+class CassandraSource:
+    """The attempts of a live or restored cluster, by token ranges."""
+
+    address: CassandraSourceAddress
+    progress: Progress = Progress()
+
+    @property
+    def gives(self) -> Given:
+        """See `Source`."""
+        return "attempts"
+
+    @property
+    def dead_letter(self) -> str:
+        """See `Source`; no attempt is refused."""
+        return "dead-letter.jsonl"
+
+    def read(self, retry_s: float) -> beam.PTransform:
+        """See `Source`."""
+        from group_scores.transforms.cassandra import ReadAttempts
+
+        return ReadAttempts(self.address, Retry(retry_s), self.progress)
+
+    def reads(self, sink: str) -> bool:
+        """See `Source`: events are not read here."""
+        return False
+
+    def check(self, timeout_s: float) -> int | None:
+        """See `Source`. An estimate, from how dense the first of the rows lie."""
+        from group_scores.stores.cassandra.scan_attempts import count_attempts
+
+        return count_attempts(self.address, timeout_s)
+
+
 def kafka_sink_address(source: KafkaAddress, topic: str) -> str:
     """Return the address of another topic on the brokers of `source`, reached in the same way."""
     access = {
@@ -154,7 +211,11 @@ def parse_source(text: str) -> Source:
     scheme, colon, _ = text.partition(":")
     if scheme == "kafka":
         return KafkaSource(KafkaAddress.parse(text, role="source"))
-    if scheme in ("cassandra", "snapshot"):
+    if scheme == "cassandra":
+        from group_scores.stores.cassandra.address import CassandraSourceAddress
+
+        return CassandraSource(CassandraSourceAddress.parse(text))
+    if scheme == "snapshot":
         raise AddressError(
             f"{scheme}: as a source comes with batch re-aggregation, which is not built yet; "
             "read from kafka://… or a file"
