@@ -15,10 +15,10 @@ MAX_TOKEN = 2**63 - 1
 RING = MAX_TOKEN - MIN_TOKEN
 
 RANGE_BYTES = 16 << 20
+RANGE_PARTITIONS = 100_000
 UNKNOWN_RANGES = 256
 """Into how many the ring is cut where the nodes do not know how large the table is."""
-_RANGE_PARTITIONS = 100_000
-_MOST_RANGES_A_PARTITION = 4
+MOST_RANGES_A_PARTITION = 4  # the others would be empty: a partition cannot be cut
 
 
 class TokenRange(NamedTuple):
@@ -118,8 +118,8 @@ def cut(whole: TokenRange, count: int) -> Iterator[TokenRange]:
 def _range_count(size: TableSize | None) -> int:
     if size is None:
         return UNKNOWN_RANGES
-    by_bytes = min(size.bytes // RANGE_BYTES, size.partitions * _MOST_RANGES_A_PARTITION)
-    return max(1, by_bytes, size.partitions // _RANGE_PARTITIONS)
+    by_bytes = min(-(-size.bytes // RANGE_BYTES), size.partitions * MOST_RANGES_A_PARTITION)
+    return max(1, by_bytes, -(-size.partitions // RANGE_PARTITIONS))
 
 
 def _width(estimate: SizeEstimate) -> int:
