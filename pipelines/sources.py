@@ -71,11 +71,8 @@ class Source(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class FileSource:
-    """Files of JSON lines by a path or a glob, or `-` for standard input."""
-
-    pattern: str
+class _Events:
+    """What the sources of events have in common."""
 
     @property
     def gives(self) -> Gives:
@@ -91,6 +88,13 @@ class FileSource:
     def selection(self) -> Selection:
         """See `Source`."""
         return Selection()
+
+
+@dataclass(frozen=True)
+class FileSource(_Events):
+    """Files of JSON lines by a path or a glob, or `-` for standard input."""
+
+    pattern: str
 
     @property
     def dead_letter(self) -> str:
@@ -140,25 +144,10 @@ class FileSource:
 
 
 @dataclass(frozen=True)
-class KafkaSource:
+class KafkaSource(_Events):
     """A topic."""
 
     address: KafkaAddress
-
-    @property
-    def gives(self) -> Gives:
-        """See `Source`."""
-        return "events"
-
-    @property
-    def taken_us(self) -> int | None:
-        """See `Source`."""
-        return None
-
-    @property
-    def selection(self) -> Selection:
-        """See `Source`."""
-        return Selection()
 
     @property
     def dead_letter(self) -> str:
@@ -204,7 +193,11 @@ def parse_source(text: str) -> Source:
     scheme, colon, _ = text.partition(":")
     if scheme == "kafka":
         return KafkaSource(KafkaAddress.parse(text, role="source"))
-    if scheme in ("cassandra", "snapshot"):
+    if scheme == "cassandra":
+        from group_scores.pipelines.batch_sources import CassandraSource
+
+        return CassandraSource.parse(text)
+    if scheme == "snapshot":
         raise AddressError(
             f"{scheme}: as a source comes with batch re-aggregation, which is not built yet; "
             "read from kafka://… or a file"

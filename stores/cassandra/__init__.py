@@ -3,7 +3,7 @@
 All CQL of the project is in this package. `CassandraStore` is what the rest of the project uses.
 """
 
-from group_scores.stores.cassandra.address import CassandraAddress
+from group_scores.stores.cassandra.address import CassandraAddress, CassandraSourceAddress
 from group_scores.stores.cassandra.store import CassandraStore
 
-__all__ = ["CassandraAddress", "CassandraStore"]
+__all__ = ["CassandraAddress", "CassandraSourceAddress", "CassandraStore"]

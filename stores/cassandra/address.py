@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from group_scores.stores.address import did_you_mean, parse_uri
+from group_scores.stores.address import Uri, did_you_mean, parse_uri
 from group_scores.stores.errors import AddressError
 
 DEFAULT_PORT = 9042
@@ -21,6 +22,7 @@ CONSISTENCIES = (
     "LOCAL_ONE",
 )
 _OPTIONS = ("dc", "consistency", "username", "ca", "cert", "key")
+_SOURCE_OPTIONS = ("course", "batch", "rows_s")
 _KEYSPACE = re.compile(r"\w{1,48}", re.ASCII)
 
 
@@ -46,12 +48,17 @@ class CassandraAddress:
     @classmethod
     def parse(cls, text: str) -> CassandraAddress:
         """Parse the address; raises AddressError, naming the part that is wrong and the remedy."""
-        uri = parse_uri(text, default_port=DEFAULT_PORT, options=_OPTIONS, needs_path="keyspace")
+        return cls._of(
+            parse_uri(text, default_port=DEFAULT_PORT, options=_OPTIONS, needs_path="keyspace")
+        )
+
+    @classmethod
+    def _of(cls, uri: Uri) -> CassandraAddress:
         if not _KEYSPACE.fullmatch(uri.path):
             raise AddressError(
                 f"{uri.path!r} is not a keyspace name: letters, digits and '_', at most 48"
             )
-        options = dict(uri.options)
+        options = {name: value for name, value in uri.options.items() if name in _OPTIONS}
         consistency = options.get("consistency", "LOCAL_QUORUM").upper()
         if consistency not in CONSISTENCIES:
             raise AddressError(
@@ -70,13 +77,56 @@ class CassandraAddress:
         named = {port for _, port in uri.hosts} - {DEFAULT_PORT, port}
         if named:
             raise AddressError(
-                f"{text!r} has more than one port; every node of a cluster has the same"
+                f"{uri.text!r} has more than one port; every node of a cluster has the same"
             )
         return cls(tuple(host for host, _ in uri.hosts), port, uri.path, **options)
 
     def __str__(self) -> str:
         hosts = ",".join(f"[{host}]" if ":" in host else host for host in self.hosts)
         return f"cassandra://{hosts}:{self.port}/{self.keyspace}"
+
+
+@dataclass(frozen=True)
+class CassandraSourceAddress:
+    """A cluster to read the attempts from: which of them, and how fast.
+
+    `rows_s` is how many rows a second a worker process reads at most; None does not hold it back.
+    """
+
+    cluster: CassandraAddress
+    course: str | None = None
+    batch: str | None = None
+    rows_s: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> CassandraSourceAddress:
+        """Parse the address; raises AddressError, naming the part that is wrong and the remedy."""
+        uri = parse_uri(
+            text,
+            default_port=DEFAULT_PORT,
+            options=(*_OPTIONS, *_SOURCE_OPTIONS),
+            needs_path="keyspace",
+        )
+        rows_s = uri.options.get("rows_s")
+        return cls(
+            CassandraAddress._of(uri),
+            uri.options.get("course"),
+            uri.options.get("batch"),
+            None if rows_s is None else _rate(rows_s),
+        )
+
+    def __str__(self) -> str:
+        return str(self.cluster)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not (math.isfinite(rate) and rate > 0):
+        raise AddressError(f"rows_s={text} is not a number of rows a second; give one above 0")
+    return rate
 
 
 def _check_file(name: str, path: str | None) -> None:

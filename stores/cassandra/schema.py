@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,15 @@ def read_schema(keyspace: Any) -> Schema:
         "aggregates" in aggregates.columns,
         "agg_details" in aggregates.columns,
     )
+
+
+def check_attempts(keyspace: Any, columns: Iterable[str]) -> None:
+    """Check that the attempts table has these columns and one of the keys that are known.
+
+    Raises AddressError as `read_schema` does; the other tables need not be there.
+    """
+    wanted = {name: _ATTEMPT_COLUMNS[name] for name in columns}
+    _attempt_partition(keyspace.name, _table(keyspace, ATTEMPTS, wanted))
 
 
 def _table(keyspace: Any, name: str, columns: dict[str, str]) -> Any:

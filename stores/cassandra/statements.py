@@ -39,7 +39,6 @@ class Statements:
         self._encode_questions = codec.question_encoder(schema.question_fields)
         self._prepare_attempts(session, schema)
         self._prepare_aggregates(session, schema)
-        self.time = session.prepare("SELECT now() FROM system.local")
 
     def _prepare_attempts(self, session: Session, schema: Schema) -> None:
         of_one, of_many = (

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from group_scores.scores import ActivityAgg, ActivityKey, AggregateRow, StoredAttempt
 from group_scores.stores.cassandra.address import CassandraAddress
+from group_scores.stores.cassandra.cluster_time import ClusterTime
 from group_scores.stores.cassandra.faults import fault, is_drivers, start_error
 from group_scores.stores.cassandra.limits import read_limits
 from group_scores.stores.cassandra.packing import (
@@ -40,7 +41,6 @@ from group_scores.stores.protocol import (
 )
 
 IN_FLIGHT = 256
-_UUID_EPOCH_100NS = 0x01B21DD213814000  # 1582-10-15, from which version 1 UUIDs count
 _NOBODY = ActivityKey("-", "-", "-")
 
 S = TypeVar("S")
@@ -67,7 +67,7 @@ class CassandraStore:
             self._statements = Statements(self._session, self._schema, self._columns, self._details)
             self._limits = read_limits(self._session)
             self._sender = Sender(self._session, address.keyspace, in_flight)
-            self._clock = ClusterClock(self._read_cluster_us)
+            self._clock = ClusterClock(ClusterTime(self._session, address).now_us)
             self._try_to_read()
         except BaseException as error:
             self.close()
@@ -96,15 +96,6 @@ class CassandraStore:
     def now_us(self) -> int:
         """See `Store`."""
         return self._clock.now_us()
-
-    def _read_cluster_us(self) -> int:
-        try:
-            (row,) = self._session.execute(self._statements.time)
-        except Exception as error:
-            if not is_drivers(error):
-                raise
-            raise StoreTransientError(f"{self._address}: {error}") from error
-        return int((row[0].time - _UUID_EPOCH_100NS) // 10)
 
     # Reads
 

@@ -25,8 +25,8 @@ from group_scores.transforms.kafka.read import (
     ReadFromKafka,
     _advance,
     _event_time_ms,
-    _loses_what_is_handed_back,
 )
+from group_scores.transforms.residuals import loses_what_is_handed_back
 
 ADDRESS = KafkaAddress.parse("kafka://broker/t")
 
@@ -42,7 +42,7 @@ ADDRESS = KafkaAddress.parse("kafka://broker/t")
 )
 def test_nothing_is_handed_back_to_a_runner_that_loses_it(options: list[str], loses: bool) -> None:
     pipeline = beam.Pipeline(options=PipelineOptions(options))
-    assert _loses_what_is_handed_back(pipeline) is loses
+    assert loses_what_is_handed_back(pipeline) is loses
 
 
 def test_the_transform_travels_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:

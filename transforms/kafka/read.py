@@ -19,7 +19,6 @@ import apache_beam as beam
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.metrics import Metrics
-from apache_beam.options.pipeline_options import DirectOptions
 from apache_beam.transforms.core import RestrictionProvider, WatermarkEstimatorProvider
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils import windowed_value
@@ -34,6 +33,7 @@ from group_scores.transforms.kafka.group import Committer
 from group_scores.transforms.kafka.pool import ReaderPool
 from group_scores.transforms.kafka.reader import KafkaReader, KafkaRecord, OffsetJump
 from group_scores.transforms.kafka.topic import RETRY_S, KafkaTopic, resolve
+from group_scores.transforms.residuals import loses_what_is_handed_back
 from group_scores.transforms.resources import shared
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class ReadFromKafka(beam.PTransform):
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Nothing -> SourceRecord."""
-        turn = None if _loses_what_is_handed_back(root.pipeline) else self.turn
+        turn = None if loses_what_is_handed_back(root.pipeline) else self.turn
         return (
             root
             | "Now" >> beam.Impulse()
@@ -96,16 +96,6 @@ class ReadFromKafka(beam.PTransform):
             | "Records"
             >> beam.ParDo(_ReadFn(self.address, turn, self.retry_s)).with_output_types(SourceRecord)
         )
-
-
-def _loses_what_is_handed_back(pipeline: beam.Pipeline) -> bool:
-    """Whether the rest of a partition, handed back to the runner, would be lost.
-
-    With several workers Beam's local runner (2.70) merges their results and forgets the residuals
-    in them, silently (apache/beam#19842 is near). Read in one turn, all is delivered, and the
-    offsets are committed at the end of the run only.
-    """
-    return bool(pipeline._options.view_as(DirectOptions).direct_num_workers != 1)
 
 
 class _PartitionsFn(beam.DoFn):

@@ -1,0 +1,67 @@
+"""The sources of batch mode: all the attempts that there are, without their events.
+
+Chosen by `sources.parse_source`, which loads this only where it is needed: an embedded run should
+not pay for the driver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from group_scores.pipelines.sources import Gives
+from group_scores.stores import Selection
+from group_scores.stores.cassandra.address import CassandraSourceAddress
+from group_scores.stores.cassandra.scan_attempts import count_attempts
+from group_scores.transforms.cassandra import ReadAttempts
+from group_scores.transforms.progress import Progress
+from group_scores.transforms.retry import Retry
+
+
+class _Attempts:
+    """What the sources of attempts have in common."""
+
+    @property
+    def gives(self) -> Gives:
+        """See `Source`."""
+        return "attempts"
+
+    @property
+    def dead_letter(self) -> str:
+        """See `Source`: where a row is told that the store refused."""
+        return "dead-letter.jsonl"
+
+    def reads(self, sink: str) -> bool:
+        """See `Source`: no events are read."""
+        return False
+
+
+@dataclass(frozen=True)
+class CassandraSource(_Attempts):
+    """The attempts of a live or restored cluster, by token ranges."""
+
+    address: CassandraSourceAddress
+
+    @classmethod
+    def parse(cls, text: str) -> CassandraSource:
+        """Parse the address; raises AddressError."""
+        return cls(CassandraSourceAddress.parse(text))
+
+    @property
+    def taken_us(self) -> int | None:
+        """See `Source`: what is there now."""
+        return None
+
+    @property
+    def selection(self) -> Selection:
+        """See `Source`."""
+        return Selection(self.address.course, self.address.batch)
+
+    def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
+        """See `Source`."""
+        return ReadAttempts(self.address, Retry(retry_s), progress)
+
+    def check(self, timeout_s: float) -> int | None:
+        """See `Source`: an estimate, from how dense the first of the rows lie."""
+        return count_attempts(self.address, timeout_s)

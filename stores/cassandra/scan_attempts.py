@@ -1,0 +1,111 @@
+"""Scan the attempts: whole learners, with the time before which none of their rows was read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from group_scores.scores import ActivityKey, StoredAttempt
+from group_scores.stores.cassandra.address import CassandraSourceAddress
+from group_scores.stores.cassandra.cluster_time import ClusterTime
+from group_scores.stores.cassandra.ranges import TokenRange
+from group_scores.stores.cassandra.schema import ATTEMPTS, check_attempts
+from group_scores.stores.cassandra.table_reader import (
+    FETCH_ROWS,
+    Call,
+    Chunk,
+    Page,
+    TableReader,
+    TableSource,
+    once,
+)
+from group_scores.stores.clock import ClusterClock
+
+_COLUMNS = (
+    *("course_id", "user_id", "batch_id"),
+    *("content_id", "attempt_id", "last_attempted_on", "total_score", "total_max_score"),
+)
+_TOKEN_AND_LEARNER = itemgetter(0, 1, 2, 3)
+_FIRST_OF_ATTEMPT = 4
+
+Learner = tuple[ActivityKey, list[StoredAttempt]]
+"""A learner in a batch of a course, and every attempt that the table has of that."""
+
+
+def attempts_source(address: CassandraSourceAddress, fetch_rows: int = FETCH_ROWS) -> TableSource:
+    """Return what is read of the attempts table: never the answers, which are most of it."""
+    where = (("course_id", address.course), ("batch_id", address.batch))
+    return TableSource(
+        address.cluster,
+        ATTEMPTS,
+        _COLUMNS,
+        tuple((name, value) for name, value in where if value is not None),
+        address.rows_s,
+        fetch_rows,
+    )
+
+
+class AttemptsReader(TableReader):
+    """Reads the attempts of a live cluster, under each primary key that is found in the field.
+
+    A source is an `attempts_source`. Only the attempts table has to be there.
+    """
+
+    def _open(self) -> None:
+        super()._open()
+        self._clock = ClusterClock(ClusterTime(self._session, self.source.address).now_us)
+
+    def _check(self, keyspace: Any) -> None:
+        check_attempts(keyspace, _COLUMNS)
+
+    def chunks(self, tokens: TokenRange, call: Call = once) -> Iterator[Chunk[Learner]]:
+        """Yield the learners of a range. Each is whole, and in one chunk."""
+        return whole_learners(self.pages(tokens, call, self._clock.now_us))
+
+
+def whole_learners(pages: Iterable[Page]) -> Iterator[Chunk[Learner]]:
+    """Put rows together that lie next to each other, over the ends of pages too.
+
+    A learner whose rows go on in the next page is held back. A chunk has the time of the page in
+    which its first learner begins.
+    """
+    held: tuple[int, int, Learner] | None = None
+    for page in pages:
+        t_us = page.t_us
+        tokens: list[int] = []
+        learners: list[Learner] = []
+        if held:
+            t_us, token, learner = held
+            tokens.append(token)
+            learners.append(learner)
+        for (token, *key), rows in groupby(page.rows, _TOKEN_AND_LEARNER):
+            attempts = [StoredAttempt(*row[_FIRST_OF_ATTEMPT:]) for row in rows]
+            activity = ActivityKey(*key)
+            if learners and learners[-1][0] == activity and tokens[-1] == token:
+                learners[-1][1].extend(attempts)
+            else:
+                tokens.append(token)
+                learners.append((activity, attempts))
+        held = None
+        if learners and not page.last:
+            begun_us = t_us if len(learners) == 1 else page.t_us
+            held = (begun_us, tokens.pop(), learners.pop())
+        if learners:
+            yield Chunk(t_us, tokens, learners)
+
+
+def count_attempts(address: CassandraSourceAddress, timeout_s: float) -> int | None:
+    """Return about how many attempts a scan will read, None where that cannot be told.
+
+    Raises AddressError or ServiceUnavailableError where the attempts cannot be read. Takes about
+    `timeout_s` at most, and 15 s to find out that nobody answers.
+    """
+    start_s = time.monotonic()
+    reader = AttemptsReader(attempts_source(address))
+    try:
+        return reader.estimated_rows(max(1.0, timeout_s - (time.monotonic() - start_s)))
+    finally:
+        reader.close()
