@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -33,6 +32,7 @@ from group_scores.runners.run_options import (
     STORE_RETRY_S,
     RunOptions,
     again,
+    check_exists,
     pipeline_options,
     store_config,
 )
@@ -173,10 +173,14 @@ def _run(text: str, options: RunOptions, *, into_itself: bool) -> tuple[dict[str
     except KeyboardInterrupt as error:
         error.add_note("run it again: what was not committed is read again, and nothing is lost")
         raise
+    names, shown = launch.SUMMARY, launch.SUMMARY
+    if source.gives == "attempts":
+        names, shown = launch.BATCH_SUMMARY, launch.BATCH_COUNTS
     if options.summary == "json":
-        write_out(json.dumps(counts) + "\n")
+        write_out(json.dumps({name: counts[name] for name in (*names, "seconds")}) + "\n")
     else:
-        screen.tell(screen.summary_table(counts, job.dead_letter))
+        told = {name: counts[name] for name in (*shown, "seconds")}
+        screen.tell(screen.summary_table(told, job.dead_letter))
     return counts, job.dead_letter
 
 
@@ -225,6 +229,7 @@ def verify(
     """
     if store is None:
         raise AddressError(f"verify without --store: give {STORE_FORMS}")
+    check_exists(store)
     config = store_config(store, agg_columns, agg_details)
     own = [name for one in verify.params for name in one.opts if name.startswith("--")]
     code = run_verify(VerifyOptions(source=source, store=config, **options), own)
@@ -322,9 +327,7 @@ def simulate(to: str, rate: float | None, **fractions: Any) -> None:
 
 @contextmanager
 def _store(address: str) -> Iterator[Store]:
-    path = address.removeprefix("sqlite:")
-    if path not in ("", address) and not os.path.exists(path):
-        raise AddressError(f"{address}: there is no such file; name the store of a run")
+    check_exists(address)
     opened = open_store(StoreConfig(address))
     try:
         yield opened

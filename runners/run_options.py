@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -168,6 +169,13 @@ class RunOptions:
 def store_config(address: str, agg_columns: AggColumns, agg_details: str | None) -> StoreConfig:
     """Return the store that the options describe."""
     return StoreConfig(address, agg_columns, None if agg_details is None else agg_details == "on")
+
+
+def check_exists(store: str) -> None:
+    """Raise AddressError for a SQLite file that is not there: a new one has nothing to show."""
+    path = store.removeprefix("sqlite:")
+    if path not in ("", store) and not os.path.exists(path):
+        raise AddressError(f"{store}: there is no such file; name the store of a run")
 
 
 def again(source: str) -> str:

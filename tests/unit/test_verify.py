@@ -246,6 +246,8 @@ class TestVerify:
         assert "events.jsonl gives events" in line
         assert "verify without --store" in refused("verify", "--source", SOURCE)
         assert "--source" in refused("verify", "--store", STORE)
+        assert "no such file" in refused("verify", "--source", SOURCE, "--store", "sqlite:new.db")
+        assert not Path("new.db").exists()
 
 
 class TestBatchRun:
@@ -259,6 +261,14 @@ class TestBatchRun:
         assert counts["aggregates_written"] == 0
         assert counts["aggregates_unchanged"] == len({row[:3] for row in before})
         assert cells() == before
+
+    def test_tells_a_person_what_is_of_this_mode(self) -> None:
+        done = succeed("run", "--source", SOURCE, "--store", STORE)
+        names = [line.rpartition("  ")[0].split("  ")[0] for line in done.err.splitlines()]
+        assert [name.strip() for name in names] == [
+            *("attempts read", "aggregates written", "aggregates unchanged", "dead letters"),
+            "seconds",
+        ]
 
     def test_gives_the_rows_of_streaming(self, events: list[bytes]) -> None:
         before = [(row[:5], row[5]) for row in cells("map <> 'agg_last_updated'")]
