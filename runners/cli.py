@@ -173,12 +173,12 @@ def _run(text: str, options: RunOptions, *, into_itself: bool) -> tuple[dict[str
     except KeyboardInterrupt as error:
         error.add_note("run it again: what was not committed is read again, and nothing is lost")
         raise
-    names, shown = launch.SUMMARY, launch.SUMMARY
-    if source.gives == "attempts":
-        names, shown = launch.BATCH_SUMMARY, launch.BATCH_COUNTS
+    batch = source.gives == "attempts"
     if options.summary == "json":
+        names = launch.BATCH_SUMMARY if batch else launch.SUMMARY
         write_out(json.dumps({name: counts[name] for name in (*names, "seconds")}) + "\n")
     else:
+        shown = launch.BATCH_COUNTS if batch else launch.SUMMARY
         told = {name: counts[name] for name in (*shown, "seconds")}
         screen.tell(screen.summary_table(told, job.dead_letter))
     return counts, job.dead_letter

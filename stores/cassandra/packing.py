@@ -8,12 +8,13 @@ it would have alone. What is over the cluster's limits goes alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, MutableMapping
 from typing import NamedTuple
 
 from cassandra.query import BatchStatement, BatchType, BoundStatement
 
 from group_scores.stores.cassandra.limits import Limits
+from group_scores.stores.errors import StoreFault, StoreRefusedError
 
 PARTITION_BYTES = 128 * 1024  # rows of one partition are one mutation: its limit is far above
 # What Cassandra counts beside the values as they are bound, rounded up.
@@ -52,6 +53,24 @@ def row_size(values: Iterable[bytes], columns: int, map_entries: int, list_items
         + map_entries * _MAP_ENTRY_BYTES
         + list_items * _LIST_ITEM_BYTES
     )
+
+
+def fitting(
+    rows: Iterable[Row], limits: Limits, faults: MutableMapping[int, StoreFault]
+) -> Iterator[Row]:
+    """Yield the rows that a message can hold; of the others the fault is put by their items.
+
+    Of a message that is too large the node skips the rest, and with it what is sent next, at times.
+    """
+    most = limits.statement_bytes
+    for row in rows:
+        if most is None or row.size <= most:
+            yield row
+        else:
+            faults[row.item] = StoreRefusedError(
+                f"a row of {row.size:,} bytes is more than Cassandra takes in one message "
+                f"({most:,}, its native_transport_max_frame_size)"
+            )
 
 
 def pack_rows(rows: Iterable[Row], replica: Replica, limits: Limits) -> Iterator[list[Row]]:

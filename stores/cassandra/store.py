@@ -14,6 +14,7 @@ from group_scores.stores.cassandra.packing import (
     Lookup,
     Row,
     batch,
+    fitting,
     pack_lookups,
     pack_rows,
 )
@@ -28,7 +29,6 @@ from group_scores.stores.clock import ClusterClock
 from group_scores.stores.errors import (
     AddressError,
     StoreFault,
-    StoreRefusedError,
     StoreTransientError,
 )
 from group_scores.stores.protocol import (
@@ -169,23 +169,12 @@ class CassandraStore:
 
     def _write(self, items: Sequence[S], build: Callable[[int, S], Row]) -> list[StoreFault | None]:
         results: dict[int, StoreFault] = {}
-        rows = self._fitting(_built(items, build, results), results)
+        rows = fitting(_built(items, build, results), self._limits, results)
         groups = pack_rows(rows, self._sender.replica, self._limits)
         for group, outcome in self._sender.send(groups, batch):
             if isinstance(outcome, StoreFault):
                 results.update((row.item, outcome) for row in group)
         return [results.get(item) for item in range(len(items))]
-
-    def _fitting(self, rows: Iterable[Row], results: dict[int, StoreFault]) -> Iterator[Row]:
-        most = self._limits.statement_bytes
-        for row in rows:
-            if most is None or row.size <= most:
-                yield row
-            else:
-                results[row.item] = StoreRefusedError(
-                    f"a row of {row.size:,} bytes is more than Cassandra takes in one message "
-                    f"({most:,}, its native_transport_max_frame_size)"
-                )
 
     def prune_aggregates(self, prunings: Sequence[Pruning]) -> list[StoreFault | None]:
         """See `Store`."""

@@ -10,7 +10,7 @@ from group_scores.stores.address import did_you_mean
 from group_scores.stores.cassandra.address import CassandraAddress
 from group_scores.stores.cassandra.faults import is_drivers, start_error
 from group_scores.stores.cassandra.limits import read_limits
-from group_scores.stores.cassandra.packing import Row, batch, pack_rows, row_size
+from group_scores.stores.cassandra.packing import Row, batch, fitting, pack_rows, row_size
 from group_scores.stores.cassandra.sending import Sender
 from group_scores.stores.cassandra.session import connect
 from group_scores.stores.errors import AddressError, StoreFault, StoreRefusedError
@@ -81,7 +81,8 @@ class TableWriter:
         Atomic for each row, and a row may be written again; of two writes the later one wins.
         """
         faults: dict[int, StoreFault] = {}
-        groups = pack_rows(self._bound(rows, faults), self._sender.replica, self._limits)
+        fit = fitting(self._bound(rows, faults), self._limits, faults)
+        groups = pack_rows(fit, self._sender.replica, self._limits)
         for group, outcome in self._sender.send(groups, batch):
             if isinstance(outcome, StoreFault):
                 faults.update((row.item, outcome) for row in group)

@@ -420,6 +420,7 @@ class TestFaults:
         assert str(error.value).startswith("Cassandra: OperationTimedOut: ")
         assert "\n" not in str(error.value)
 
+    @pytest.mark.parametrize("attempts_key", ["course"])  # a restart takes long
     def test_that_is_restarted(self, cassandra: CassandraServer, address: str) -> None:
         expected = selected(address)
 

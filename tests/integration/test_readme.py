@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
+
+from tests.integration.attempts_table import fill, some_rows
+from tests.servers.cassandra_server import CassandraServer
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 PROGRAM = Path(sys.executable).with_name("group-scores")
@@ -25,6 +30,13 @@ def _sh(script: str, folder: Path) -> str:
     return done.stdout
 
 
+def _example(title: str) -> str:
+    section = README.partition(f"## {title}")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert isinstance(example, str)
+    return example
+
+
 def test_the_commands_and_the_example(tmp_path: Path) -> None:
     section = README.partition("## Look at it")[2].partition("\n## ")[0]
     commands = "\n".join(re.findall(r"^    (group-scores .*)$", section, re.MULTILINE))
@@ -32,7 +44,7 @@ def test_the_commands_and_the_example(tmp_path: Path) -> None:
     out = _sh(commands, tmp_path)
     assert '"agg":{"attempts_count:' in out
     # The example, over the same events, leaves the same scores.
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example = _example("Use it from your own pipeline")
     assert len([line for line in example.splitlines() if line]) <= 12
     (tmp_path / "example.py").write_text(example)
     dump = "group-scores dump --store sqlite:scores.db --table attempts"
@@ -54,3 +66,23 @@ def test_every_option_and_address_shown_exists() -> None:
     )
     assert shown
     assert not {option for option in shown if option not in helps}
+
+
+def test_the_example_on_cassandra(
+    cassandra: CassandraServer, cassandra_session: Any, keyspace: Any, tmp_path: Path
+) -> None:
+    example = _example("Read and write Cassandra from your own pipeline")
+    assert len([line for line in example.splitlines() if line]) <= 10
+    name = keyspace()
+    rows = some_rows(30)
+    fill(cassandra_session, name, rows)
+    cassandra_session.execute(
+        f"CREATE TABLE {name}.learners_of_course (course_id text PRIMARY KEY, learners bigint)"
+    )
+    hosts = f"{cassandra.host}:{cassandra.port}/{name}"
+    assert "node1,node2:9042/sunbird_courses" in example
+    example = example.replace("node1,node2:9042/sunbird_courses", hosts)
+    (tmp_path / "example.py").write_text(example)
+    _sh(f"{sys.executable} example.py", tmp_path)
+    found = dict(cassandra_session.execute(f"SELECT * FROM {name}.learners_of_course"))
+    assert found == Counter(course for course, _ in {(row.course, row.user) for row in rows})
