@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from group_scores.pipelines.sources import CassandraSource, parse_source
+from group_scores.pipelines.batch_sources import CassandraSource
+from group_scores.pipelines.sources import parse_source
 from group_scores.stores import AddressError, StoreConfig
 from group_scores.stores.cassandra import CassandraAddress, CassandraSourceAddress
 from group_scores.stores.cassandra.scan_attempts import attempts_source
 from group_scores.stores.rate import RowRate
 from group_scores.transforms.cassandra import ReadAttempts, ReadFromCassandra, WriteToCassandra
 from group_scores.transforms.elements import AttemptsPage
+from group_scores.transforms.progress import Progress
 from group_scores.transforms.retry import Retry
 
 PLAIN = "cassandra://a,b:19042/sunbird_courses"
@@ -89,7 +91,7 @@ class TestSource:
 
     def test_reads_with_the_time_that_it_is_given(self) -> None:
         source = parse_source(f"{PLAIN}?batch=b")
-        read = source.read(7.0)
+        read = source.read(7.0, Progress())
         assert isinstance(read, ReadAttempts)
         assert read.retry == Retry(7.0)
         assert read.address == parse(f"{PLAIN}?batch=b")
@@ -115,7 +117,7 @@ class TestSource:
 
 def test_every_collection_has_a_type_and_all_of_it_travels() -> None:
     pipeline = beam.Pipeline()
-    pages = pipeline | "Read" >> parse_source(PLAIN).read(1.0)
+    pages = pipeline | "Read" >> parse_source(PLAIN).read(1.0, Progress())
     rows = pipeline | "Rows" >> ReadFromCassandra(PLAIN, "t", ("a",), {"b": 1})
     numbers = (
         rows
