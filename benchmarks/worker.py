@@ -26,10 +26,19 @@ ROOT = Path(__file__).parents[1]
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What a process is to run and to measure.
 
-    `loop` and `pipeline` do all the work, `read_plain` and `read_beam` only read the topic.
+    `loop` and `pipeline` do all the work, `read_plain` and `read_beam` only read the topic;
+    `scan_plain` and `scan_beam` only read the attempts, `reaggregate` compares all rows with them.
     """
 
-    kind: Literal["loop", "pipeline", "read_plain", "read_beam"]
+    kind: Literal[
+        "loop",
+        "pipeline",
+        "read_plain",
+        "read_beam",
+        "scan_plain",
+        "scan_beam",
+        "reaggregate",
+    ]
     source: str
     store: str = ""
     dead_letters: str = ""
@@ -159,7 +168,6 @@ def _ready_read_beam(work: Work, _: Any) -> Callable[[], int]:
     from group_scores.runners.beam_options import pipeline_options
     from group_scores.transforms.kafka.address import KafkaAddress
     from group_scores.transforms.kafka.read import ReadFromKafka
-    from group_scores.transforms.resources import close_shared
 
     options = pipeline_options([], [])
     _import_runner(options)
@@ -175,13 +183,67 @@ def _ready_read_beam(work: Work, _: Any) -> Callable[[], int]:
             | "Read" >> ReadFromKafka(KafkaAddress.parse(work.source))
             | "Count" >> beam.Map(count)
         )
-        result = pipeline.run()
-        result.wait_until_finish()
-        close_shared()
-        only = beam.metrics.MetricsFilter().with_namespace("benchmarks")
-        return int(result.metrics().query(only)["counters"][0].committed)
+        return _counter(pipeline, "benchmarks", "records")
 
     return run
+
+
+def _ready_scan_plain(work: Work, _: Any) -> Callable[[], int]:
+    from benchmarks.scan import read_plain
+
+    return read_plain(work.source)
+
+
+def _ready_scan_beam(work: Work, _: Any) -> Callable[[], int]:
+    import apache_beam as beam
+
+    from group_scores.pipelines.sources import parse_source
+    from group_scores.runners.beam_options import pipeline_options
+    from group_scores.transforms.progress import Progress
+
+    options = pipeline_options([], [])
+    _import_runner(options)
+
+    def run() -> int:
+        pipeline = beam.Pipeline(options=options)
+        _ = pipeline | parse_source(work.source).read(10.0, Progress())
+        return _counter(pipeline, "group_scores", "attempts_read")
+
+    return run
+
+
+def _ready_reaggregate(work: Work, _: Any) -> Callable[[], int]:
+    from group_scores.pipelines import Job
+    from group_scores.pipelines.sources import parse_source
+    from group_scores.runners import launch
+    from group_scores.runners.beam_options import pipeline_options
+    from group_scores.stores import StoreConfig
+
+    options = pipeline_options([], [])
+    job = Job(parse_source(work.source), StoreConfig(work.store), work.dead_letters)
+    _import_runner(options)
+    launch.check(job)
+
+    def run() -> int:
+        counts = launch.run(job, options)
+        if counts["aggregates_written"]:
+            raise RuntimeError("there was something to write")
+        return int(counts["attempts_read"])
+
+    return run
+
+
+def _counter(pipeline: Any, namespace: str, name: str) -> int:
+    """Run the pipeline and return what it has counted."""
+    import apache_beam as beam
+
+    from group_scores.transforms.resources import close_shared
+
+    result = pipeline.run()
+    result.wait_until_finish()
+    close_shared()
+    wanted = beam.metrics.MetricsFilter().with_namespace(namespace).with_name(name)
+    return int(sum(one.committed for one in result.metrics().query(wanted)["counters"]))
 
 
 _READY: dict[str, Callable[[Work, Any], Callable[[], int]]] = {
@@ -189,6 +251,9 @@ _READY: dict[str, Callable[[Work, Any], Callable[[], int]]] = {
     "pipeline": _ready_pipeline,
     "read_plain": _ready_read_plain,
     "read_beam": _ready_read_beam,
+    "scan_plain": _ready_scan_plain,
+    "scan_beam": _ready_scan_beam,
+    "reaggregate": _ready_reaggregate,
 }
 
 

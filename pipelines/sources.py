@@ -199,13 +199,14 @@ def parse_source(text: str) -> Source:
         return CassandraSource.parse(text)
     if scheme == "snapshot":
         raise AddressError(
-            f"{scheme}: as a source comes with batch re-aggregation, which is not built yet; "
-            "read from kafka://… or a file"
+            "the files of a snapshot are not read yet; restore them to a cluster, or read the live "
+            "table: cassandra://HOST:PORT/KEYSPACE"
         )
     if colon and "://" in text:
         raise AddressError(
             f"{text!r} is not a source{did_you_mean(scheme, _SCHEMES)} "
-            "(PATH.jsonl, PATH.jsonl.gz, a glob, '-', or kafka://HOST:PORT/TOPIC)"
+            "(PATH.jsonl, PATH.jsonl.gz, a glob, '-', kafka://HOST:PORT/TOPIC or "
+            "cassandra://HOST:PORT/KEYSPACE)"
         )
     return FileSource(text)
 

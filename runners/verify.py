@@ -49,7 +49,7 @@ class VerifyOptions:
         if source.gives != "attempts":
             raise AddressError(
                 f"{self.source} gives events, and verify compares with all attempts; name "
-                "cassandra://HOST:PORT/KEYSPACE or snapshot:DIR"
+                "cassandra://HOST:PORT/KEYSPACE"
             )
         self.store.check()
         return VerifyJob(
