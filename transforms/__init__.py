@@ -8,6 +8,7 @@ from group_scores.transforms.await_attempt import AwaitAttempt
 from group_scores.transforms.batching import BatchSize, Outcome
 from group_scores.transforms.certificate import RequestCertificates
 from group_scores.transforms.check_content import CheckContent
+from group_scores.transforms.combine_attempts import CombineAttempts
 from group_scores.transforms.dead_letter import WriteDeadLetters
 from group_scores.transforms.fetch_best_score import FetchBestScore
 from group_scores.transforms.files import ReadFromFiles
@@ -22,6 +23,7 @@ __all__ = [
     "AwaitAttempt",
     "BatchSize",
     "CheckContent",
+    "CombineAttempts",
     "FetchBestScore",
     "MergeAgg",
     "Outcome",
