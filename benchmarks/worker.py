@@ -26,10 +26,11 @@ ROOT = Path(__file__).parents[1]
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What a process is to run and to measure.
 
-    `loop` and `pipeline` do all the work, `read_plain` and `read_beam` only read the topic.
+    `loop` and `pipeline` do all the work, `read_plain` and `read_beam` only read the topic,
+    `scan_plain` and `scan_beam` only the attempts table.
     """
 
-    kind: Literal["loop", "pipeline", "read_plain", "read_beam"]
+    kind: Literal["loop", "pipeline", "read_plain", "read_beam", "scan_plain", "scan_beam"]
     source: str
     store: str = ""
     dead_letters: str = ""
@@ -154,27 +155,68 @@ def _ready_read_plain(work: Work, _: Any) -> Callable[[], int]:
 
 
 def _ready_read_beam(work: Work, _: Any) -> Callable[[], int]:
+    from group_scores.transforms.kafka.address import KafkaAddress
+    from group_scores.transforms.kafka.read import ReadFromKafka
+
+    return _counted(ReadFromKafka(KafkaAddress.parse(work.source)), lambda _: 1)
+
+
+def _ready_scan_plain(work: Work, _: Any) -> Callable[[], int]:
+    from group_scores.stores.cassandra import CassandraSourceAddress
+    from group_scores.stores.cassandra.scan_attempts import AttemptsReader, attempts_source
+    from group_scores.stores.cassandra.session import connect
+
+    source = attempts_source(CassandraSourceAddress.parse(work.source))
+    reader = AttemptsReader(source)
+    ranges = reader.ranges()
+    reader.close()
+    session = connect(source.address)
+    statement = session.prepare(
+        f"SELECT {', '.join(source.columns)} FROM {source.address.keyspace}.{source.table} "
+        "WHERE token(user_id, course_id) > ? AND token(user_id, course_id) <= ?"
+    )
+
+    def run() -> int:
+        rows = 0
+        for start, end, _ in ranges:
+            bound = statement.bind((start, end))
+            bound.fetch_size = source.fetch_rows
+            for _ in session.execute(bound):
+                rows += 1
+        session.cluster.shutdown()
+        return rows
+
+    return run
+
+
+def _ready_scan_beam(work: Work, _: Any) -> Callable[[], int]:
+    from group_scores.stores.cassandra import CassandraSourceAddress
+    from group_scores.stores.cassandra.scan_attempts import AttemptsReader, attempts_source
+    from group_scores.transforms.cassandra import ReadAttempts
+    from group_scores.transforms.resources import shared
+
+    read = ReadAttempts(CassandraSourceAddress.parse(work.source))
+    shared(AttemptsReader, attempts_source(read.address))  # the plain loop has its session too
+    return _counted(read, lambda page: sum(len(one.attempts) for one in page.learners))
+
+
+def _counted(read: Any, number: Callable[[Any], int]) -> Callable[[], int]:
+    """Run a read into a step that counts what `number` says of each element."""
     import apache_beam as beam
 
     from group_scores.runners.beam_options import pipeline_options
-    from group_scores.transforms.kafka.address import KafkaAddress
-    from group_scores.transforms.kafka.read import ReadFromKafka
     from group_scores.transforms.resources import close_shared
 
     options = pipeline_options([], [])
     _import_runner(options)
     counter = beam.metrics.Metrics.counter("benchmarks", "records")
 
-    def count(_: Any) -> None:
-        counter.inc()
+    def count(element: Any) -> None:
+        counter.inc(number(element))
 
     def run() -> int:
         pipeline = beam.Pipeline(options=options)
-        _ = (
-            pipeline
-            | "Read" >> ReadFromKafka(KafkaAddress.parse(work.source))
-            | "Count" >> beam.Map(count)
-        )
+        _ = pipeline | "Read" >> read | "Count" >> beam.Map(count)
         result = pipeline.run()
         result.wait_until_finish()
         close_shared()
@@ -189,6 +231,8 @@ _READY: dict[str, Callable[[Work, Any], Callable[[], int]]] = {
     "pipeline": _ready_pipeline,
     "read_plain": _ready_read_plain,
     "read_beam": _ready_read_beam,
+    "scan_plain": _ready_scan_plain,
+    "scan_beam": _ready_scan_beam,
 }
 
 
