@@ -163,53 +163,6 @@ def _ready_read_plain(work: Work, _: Any) -> Callable[[], int]:
 
 
 def _ready_read_beam(work: Work, _: Any) -> Callable[[], int]:
-    from group_scores.transforms.kafka.address import KafkaAddress
-    from group_scores.transforms.kafka.read import ReadFromKafka
-
-    return _counted(ReadFromKafka(KafkaAddress.parse(work.source)), lambda _: 1)
-
-
-def _ready_scan_plain(work: Work, _: Any) -> Callable[[], int]:
-    from group_scores.stores.cassandra import CassandraSourceAddress
-    from group_scores.stores.cassandra.scan_attempts import AttemptsReader, attempts_source
-    from group_scores.stores.cassandra.session import connect
-
-    source = attempts_source(CassandraSourceAddress.parse(work.source))
-    reader = AttemptsReader(source)
-    ranges = reader.ranges()
-    reader.close()
-    session = connect(source.address)
-    statement = session.prepare(
-        f"SELECT {', '.join(source.columns)} FROM {source.address.keyspace}.{source.table} "
-        "WHERE token(user_id, course_id) > ? AND token(user_id, course_id) <= ?"
-    )
-
-    def run() -> int:
-        rows = 0
-        for start, end, _ in ranges:
-            bound = statement.bind((start, end))
-            bound.fetch_size = source.fetch_rows
-            for _ in session.execute(bound):
-                rows += 1
-        session.cluster.shutdown()
-        return rows
-
-    return run
-
-
-def _ready_scan_beam(work: Work, _: Any) -> Callable[[], int]:
-    from group_scores.stores.cassandra import CassandraSourceAddress
-    from group_scores.stores.cassandra.scan_attempts import AttemptsReader, attempts_source
-    from group_scores.transforms.cassandra import ReadAttempts
-    from group_scores.transforms.resources import shared
-
-    read = ReadAttempts(CassandraSourceAddress.parse(work.source))
-    shared(AttemptsReader, attempts_source(read.address))  # the plain loop has its session too
-    return _counted(read, lambda page: sum(len(one.attempts) for one in page.learners))
-
-
-def _counted(read: Any, number: Callable[[Any], int]) -> Callable[[], int]:
-    """Run a read into a step that counts what `number` says of each element."""
     import apache_beam as beam
 
     from group_scores.runners.beam_options import pipeline_options
@@ -220,8 +173,8 @@ def _counted(read: Any, number: Callable[[Any], int]) -> Callable[[], int]:
     _import_runner(options)
     counter = beam.metrics.Metrics.counter("benchmarks", "records")
 
-    def count(element: Any) -> None:
-        counter.inc(number(element))
+    def count(_: Any) -> None:
+        counter.inc()
 
     def run() -> int:
         pipeline = beam.Pipeline(options=options)

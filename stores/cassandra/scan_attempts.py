@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from group_scores.scores import ActivityKey, StoredAttempt
@@ -18,6 +16,7 @@ from group_scores.stores.cassandra.table_reader import (
     Call,
     Chunk,
     Page,
+    Row,
     TableReader,
     TableSource,
     once,
@@ -28,8 +27,6 @@ _COLUMNS = (
     *("course_id", "user_id", "batch_id"),
     *("content_id", "attempt_id", "last_attempted_on", "total_score", "total_max_score"),
 )
-_TOKEN_AND_LEARNER = itemgetter(0, 1, 2, 3)
-_FIRST_OF_ATTEMPT = 4
 
 Learner = tuple[ActivityKey, list[StoredAttempt]]
 """A learner in a batch of a course, and every attempt that the table has of that."""
@@ -81,20 +78,30 @@ def whole_learners(pages: Iterable[Page]) -> Iterator[Chunk[Learner]]:
             t_us, token, learner = held
             tokens.append(token)
             learners.append(learner)
-        for (token, *key), rows in groupby(page.rows, _TOKEN_AND_LEARNER):
-            attempts = [StoredAttempt(*row[_FIRST_OF_ATTEMPT:]) for row in rows]
-            activity = ActivityKey(*key)
-            if learners and learners[-1][0] == activity and tokens[-1] == token:
-                learners[-1][1].extend(attempts)
-            else:
-                tokens.append(token)
-                learners.append((activity, attempts))
+        _add(page.rows, tokens, learners)
         held = None
         if learners and not page.last:
             begun_us = t_us if len(learners) == 1 else page.t_us
             held = (begun_us, tokens.pop(), learners.pop())
         if learners:
             yield Chunk(t_us, tokens, learners)
+
+
+def _add(rows: Iterable[Row], tokens: list[int], learners: list[Learner]) -> None:
+    """Add rows to the learners, the last of whom may go on. Written out: it is most of a scan."""
+    course = user = batch = None
+    append = None
+    if learners:
+        (course, user, batch), attempts = learners[-1]
+        append = attempts.append
+    for token, row_course, row_user, row_batch, content, attempt, on_ms, score, most in rows:
+        if append is None or row_user != user or row_batch != batch or row_course != course:
+            course, user, batch = row_course, row_user, row_batch
+            begun: list[StoredAttempt] = []
+            append = begun.append
+            tokens.append(token)
+            learners.append((ActivityKey(course, user, batch), begun))
+        append(StoredAttempt(content, attempt, on_ms, score, most))
 
 
 def count_attempts(address: CassandraSourceAddress, timeout_s: float) -> int | None:
