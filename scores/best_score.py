@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import msgspec
 
 
-class StoredAttempt(msgspec.Struct, frozen=True):
+# It holds nothing that could refer back to it: the garbage collector need not look at each of them.
+class StoredAttempt(msgspec.Struct, frozen=True, gc=False):
     """What a read of `assessment_aggregator` gives for one attempt. Times in epoch ms and µs.
 
     The nullable columns are nullable here: other jobs write this table too. `write_us` is the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class SourceRecord(msgspec.Struct, frozen=True):
+class SourceRecord(msgspec.Struct, frozen=True, gc=False):
     """One message as it came in: its bytes and its position in the source.
 
     `topic` is a Kafka topic or the path of a file; `partition` is None for a file; `offset` is
