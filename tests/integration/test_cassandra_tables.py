@@ -24,6 +24,7 @@ from group_scores.stores.cassandra.table_writer import TableTarget, TableWriter
 from group_scores.transforms.batching import BatchSize
 from group_scores.transforms.cassandra import ReadFromCassandra, WriteToCassandra
 from group_scores.transforms.cassandra.write import write_rows
+from group_scores.transforms.progress import Progress
 from group_scores.transforms.resources import close_shared
 from group_scores.transforms.retry import Retry
 from tests.integration.attempts_table import AttemptRow, address_of, fill, some_rows
@@ -274,7 +275,7 @@ class TestCheck:
             cassandra_session.execute(f"ALTER TABLE {name}.assessment_aggregator DROP {column}")
         address = address_of(cassandra, name)
         assert parse_source(address).check(15.0) == 1
-        run(lambda p: p | parse_source(address).read(5.0) | beam.Map(keep))
+        run(lambda p: p | parse_source(address).read(5.0, Progress()) | beam.Map(keep))
         assert len(seen) == 1
 
     def test_schema(
