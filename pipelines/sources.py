@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,13 @@ import apache_beam as beam
 
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
+from group_scores.stores.sstable.snapshot import (
+    SnapshotAddress,
+    describe,
+    find,
+    require_replicas,
+    verify,
+)
 from group_scores.transforms.files import (
     STDIN,
     ReadFromFiles,
@@ -22,7 +30,9 @@ from group_scores.transforms.files import (
     matching_files,
 )
 from group_scores.transforms.kafka.address import KafkaAddress
+from group_scores.transforms.progress import Progress
 from group_scores.transforms.sinks import same_place
+from group_scores.transforms.snapshot import ReadSnapshot
 
 _SCHEMES = ("kafka", "cassandra", "snapshot")
 _PACKED_OTHERWISE = (".bz2", ".lz4", ".snappy", ".xz", ".zip", ".zst")
@@ -138,6 +148,46 @@ class KafkaSource:
         return sum(end - start for start, end in offsets.values())
 
 
+@dataclass(frozen=True)
+class SnapshotSource:
+    """Snapshots of the attempts table, from any number of nodes."""
+
+    address: SnapshotAddress
+    allow_partial: bool = False
+    progress: Progress = Progress()
+
+    @property
+    def gives(self) -> str:
+        """What a read gives: attempts, not events."""
+        return "attempts"
+
+    @property
+    def dead_letter(self) -> str:
+        """See `Source`."""
+        return "dead-letter.jsonl"
+
+    def read(self, retry_s: float) -> beam.PTransform:
+        """Return the transform that reads AttemptsPages; no server is waited for."""
+        return ReadSnapshot(self.address, self.progress)
+
+    def reads(self, sink: str) -> bool:
+        """See `Source`."""
+        return False
+
+    def check(self, timeout_s: float) -> int | None:
+        """See `Source`: every file is opened and its digest compared; an estimate is not made.
+
+        The time goes with the size of the files. Raises AddressError or GroupScoresError.
+        """
+        with tempfile.TemporaryDirectory(prefix="group-scores-check-") as copies:
+            snapshot = find(self.address, Path(copies))
+            verify(snapshot)
+            facts = describe(snapshot)
+        if not self.allow_partial:
+            require_replicas(self.address, facts)
+        return None
+
+
 def kafka_sink_address(source: KafkaAddress, topic: str) -> str:
     """Return the address of another topic on the brokers of `source`, reached in the same way."""
     access = {
@@ -154,7 +204,9 @@ def parse_source(text: str) -> Source:
     scheme, colon, _ = text.partition(":")
     if scheme == "kafka":
         return KafkaSource(KafkaAddress.parse(text, role="source"))
-    if scheme in ("cassandra", "snapshot"):
+    if scheme == "snapshot":
+        return SnapshotSource(SnapshotAddress.parse(text))
+    if scheme == "cassandra":
         raise AddressError(
             f"{scheme}: as a source comes with batch re-aggregation, which is not built yet; "
             "read from kafka://… or a file"

@@ -24,20 +24,35 @@ POM = HERE / "cassandra.pom.xml"
 JVMS = Path("/usr/lib/jvm")
 JAVA_VERSIONS = range(17, 24)  # Cassandra 5.0: not older, and 24 took the security manager away
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
-_EXPORTS = (
-    "java.base/jdk.internal.misc java.base/jdk.internal.ref java.base/sun.nio.ch "
-    "java.management.rmi/com.sun.jmx.remote.internal.rmi java.rmi/sun.rmi.registry "
-    "java.rmi/sun.rmi.server java.sql/java.sql"
-).split()
-_OPENS = (
-    "java.base/java.io java.base/java.lang java.base/java.lang.module java.base/java.lang.reflect "
-    "java.base/java.math java.base/java.net java.base/java.nio java.base/java.util "
-    "java.base/java.util.concurrent java.base/java.util.concurrent.atomic "
-    "java.base/jdk.internal.loader java.base/jdk.internal.math java.base/jdk.internal.module "
-    "java.base/jdk.internal.ref java.base/jdk.internal.reflect "
-    "java.base/jdk.internal.util.jar java.base/sun.nio.ch "
-    "jdk.management/com.sun.management.internal"
-).split()
+_EXPORTS = [
+    "java.base/jdk.internal.misc",
+    "java.base/jdk.internal.ref",
+    "java.base/sun.nio.ch",
+    "java.management.rmi/com.sun.jmx.remote.internal.rmi",
+    "java.rmi/sun.rmi.registry",
+    "java.rmi/sun.rmi.server",
+    "java.sql/java.sql",
+]
+_OPENS = [
+    "java.base/java.io",
+    "java.base/java.lang",
+    "java.base/java.lang.module",
+    "java.base/java.lang.reflect",
+    "java.base/java.math",
+    "java.base/java.net",
+    "java.base/java.nio",
+    "java.base/java.util",
+    "java.base/java.util.concurrent",
+    "java.base/java.util.concurrent.atomic",
+    "java.base/jdk.internal.loader",
+    "java.base/jdk.internal.math",
+    "java.base/jdk.internal.module",
+    "java.base/jdk.internal.ref",
+    "java.base/jdk.internal.reflect",
+    "java.base/jdk.internal.util.jar",
+    "java.base/sun.nio.ch",
+    "jdk.management/com.sun.management.internal",
+]
 MODULES = [
     *(word for name in _EXPORTS for word in ("--add-exports", f"{name}=ALL-UNNAMED")),
     *(word for name in _OPENS for word in ("--add-opens", f"{name}=ALL-UNNAMED")),

@@ -61,7 +61,8 @@ class SnapshotJvm:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _answer(self, request: str, letter: bytes) -> Iterator[bytes]:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         try:
             self._process.stdin.write(f"{request}\n".encode())
             self._process.stdin.flush()
@@ -125,8 +126,12 @@ def frames(stream: IO[bytes], letter: bytes, words: object) -> Iterator[bytes]:
 
 
 def _settings(folder: Path) -> dict[str, object]:
-    seeds = [{"class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
-              "parameters": [{"seeds": "127.0.0.1"}]}]
+    seeds = [
+        {
+            "class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
+            "parameters": [{"seeds": "127.0.0.1"}],
+        }
+    ]
     return {
         "cluster_name": "snapshot",
         "partitioner": "org.apache.cassandra.dht.Murmur3Partitioner",
