@@ -24,7 +24,7 @@ TABLE = "assessment_aggregator"
 MARGIN_MS = 1_000  # created_at is written after the flush and the links, by a clock that may be off
 APART_MS = 3_600_000  # nodes snapshot in turn, within minutes; an hour is another snapshot
 _DIGESTED_BYTES = 4 << 30
-_DATA = re.compile(r"(?P<stem>(nb|da)-[0-9a-z_]+-(big|bti))-Data\.db")
+_DATA = re.compile(r"(?P<stem>[a-z]{2}-[0-9a-z_]+-(big|bti))-Data\.db")
 _ALWAYS = ("Statistics.db", "TOC.txt")
 
 

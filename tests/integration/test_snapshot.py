@@ -37,6 +37,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[CassandraSe
             **settings,
             "native_transport_port": first.port,
             "auto_bootstrap": False,
+            "storage_compatibility_mode": "NONE",
             "sstable": {"selected_format": "bti"},
         },
     )
