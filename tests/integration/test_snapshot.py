@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cassandra import ConsistencyLevel
+from cassandra import ConsistencyLevel, Unavailable
 from cassandra.query import SimpleStatement
 
 from group_scores.pipelines.sources import SnapshotSource, parse_source
@@ -25,7 +26,10 @@ COLUMNS = (
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[CassandraServer]]:
-    settings: dict[str, object] = {"hinted_handoff_enabled": False}
+    settings: dict[str, object] = {
+        "hinted_handoff_enabled": False,
+        "storage_compatibility_mode": "NONE",  # else there is no bti, and the nodes differ
+    }
     first = CassandraServer(tmp_path_factory.mktemp("n1"), heap="512m", settings=settings).start()
     second = CassandraServer(
         tmp_path_factory.mktemp("n2"),
@@ -37,7 +41,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[CassandraSe
             **settings,
             "native_transport_port": first.port,
             "auto_bootstrap": False,
-            "storage_compatibility_mode": "NONE",
             "sstable": {"selected_format": "bti"},
         },
     )
@@ -111,7 +114,7 @@ def test_two_nodes_read_as_the_cluster_answered(
         for keyspace in KEYS:
             query = f"SELECT {COLUMNS} FROM {keyspace}.assessment_aggregator"
             every = SimpleStatement(query, consistency_level=ConsistencyLevel.ALL)
-            expected[keyspace] = [tuple(row) for row in session.execute(every)]
+            expected[keyspace] = [tuple(row) for row in _execute(session, every)]
     for keyspace in KEYS:
         folders = ",".join(
             str(next((node.data / keyspace).glob("assessment_aggregator-*"))) for node in nodes
@@ -130,7 +133,16 @@ def test_two_nodes_read_as_the_cluster_answered(
         assert sorted(map(repr, rows)) == sorted(map(repr, answered))
 
 
-def _utc(row: Any) -> Any:
-    from datetime import UTC
+def _execute(session: Any, statement: SimpleStatement) -> Any:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return session.execute(statement)
+        except Unavailable:  # the nodes do not see each other yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
+
+def _utc(row: Any) -> Any:
     return (*row[:5], row[5] and row[5].replace(tzinfo=UTC), *row[6:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import pickle
 import zlib
@@ -72,7 +73,7 @@ def test_pages_hold_whole_learners() -> None:
 def test_the_ring_is_cut_without_a_gap(parts: int) -> None:
     ranges = split_ring(parts)
     assert (ranges[0][0], ranges[-1][1]) == (-(2**63), 2**63 - 1)
-    assert all(one[1] == two[0] for one, two in zip(ranges, ranges[1:], strict=False))
+    assert all(one[1] == two[0] for one, two in itertools.pairwise(ranges))
 
 
 def test_source_is_parsed_and_travels() -> None:
