@@ -146,4 +146,5 @@ def _settings(folder: Path) -> dict[str, object]:
         "hints_directory": str(folder / "hints"),
         "cdc_raw_directory": str(folder / "cdc"),
         "disk_access_mode": "mmap_index_only",
+        "storage_compatibility_mode": "NONE",  # else the formats that are new in 5.0 are refused
     }
