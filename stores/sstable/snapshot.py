@@ -146,18 +146,21 @@ def require_replicas(address: SnapshotAddress, facts: Sequence[FileFacts]) -> No
             "factor in the data centre whose nodes these are"
         )
     need = address.rf - (address.rf // 2 + 1) + 1
-    # A node without a file of its own counts as its folder: streamed files tell another's id.
-    nodes = {fact[2] or str(Path(fact[0]).parent) for fact in facts}
-    if len(nodes) < need:
+    # Never more nodes than folders: a file that was streamed may still tell its first node's id;
+    # and never more than ids: one node may have several folders.
+    folders = {str(Path(fact[0]).parent) for fact in facts}
+    hosts = {fact[2] or str(Path(fact[0]).parent) for fact in facts}
+    nodes = min(len(folders), len(hosts))
+    if nodes < need:
         raise AddressError(
-            f"the snapshots are of {len(nodes)} of the {need} nodes that replication "
+            f"the snapshots are of {nodes} of the {need} nodes that replication "
             f"{address.rf} takes to meet the writes' quorum, so all token ranges "
             "(-9223372036854775808 to 9223372036854775807) lack replicas; add the other nodes'"
         )
 
 
 def describe(snapshot: Snapshot) -> list[FileFacts]:
-    """Open every file and return what each tells; raises AddressError for what is not ours."""
+    """Open every file and return what each tells; raises GroupScoresError."""
     with tempfile.TemporaryDirectory(prefix="group-scores-snapshot-") as below:
         jvm = SnapshotJvm(link(snapshot, Path(below)))
         try:

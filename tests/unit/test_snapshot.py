@@ -127,6 +127,9 @@ class TestRefused:
     def test_too_few_nodes(self) -> None:
         facts = [("/f/x", False, "host", 1, 0, 0)]
         require_replicas(SnapshotAddress(("f",), None, 1), facts)
+        streamed = [*facts, ("/f/y", False, "another host", 1, 0, 0)]
+        with pytest.raises(AddressError, match="of 1 of the 2 nodes"):
+            require_replicas(SnapshotAddress(("f",), None, 2 + 1), streamed)
         with pytest.raises(AddressError, match="all token ranges"):
             require_replicas(SnapshotAddress(("f",), None, 3), facts)
         with pytest.raises(AddressError, match="rf=N"):
