@@ -6,7 +6,9 @@ not pay for the driver.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import apache_beam as beam
 
@@ -14,9 +16,13 @@ from group_scores.pipelines.sources import Gives
 from group_scores.stores import Selection
 from group_scores.stores.cassandra.address import CassandraSourceAddress
 from group_scores.stores.cassandra.scan_attempts import count_attempts
+from group_scores.stores.sstable import snapshot
+from group_scores.stores.sstable.snapshot import SnapshotAddress
 from group_scores.transforms.cassandra import ReadAttempts
 from group_scores.transforms.progress import Progress
+from group_scores.transforms.resources import shared
 from group_scores.transforms.retry import Retry
+from group_scores.transforms.snapshot import ReadSnapshot, SnapshotReader
 
 
 class _Attempts:
@@ -65,3 +71,43 @@ class CassandraSource(_Attempts):
     def check(self, timeout_s: float) -> int | None:
         """See `Source`: an estimate, from how dense the first of the rows lie."""
         return count_attempts(self.address, timeout_s)
+
+
+@dataclass(frozen=True)
+class SnapshotSource(_Attempts):
+    """Snapshots of the attempts table, from any number of nodes, without the cluster.
+
+    `allow_partial` reads them also where they may lack what the cluster has acknowledged.
+    """
+
+    address: SnapshotAddress
+    allow_partial: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> SnapshotSource:
+        """Parse the address; raises AddressError."""
+        return cls(SnapshotAddress.parse(text))
+
+    @property
+    def taken_us(self) -> int | None:
+        """See `Source`: the earliest time at which any of them can have been taken."""
+        return shared(SnapshotReader, self.address).t_us
+
+    @property
+    def selection(self) -> Selection:
+        """See `Source`: all of it."""
+        return Selection()
+
+    def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
+        """See `Source`; there is no server to wait for."""
+        return ReadSnapshot(self.address, progress)
+
+    def check(self, timeout_s: float) -> int | None:
+        """See `Source`: every file is opened and its digest compared, which takes its time."""
+        with tempfile.TemporaryDirectory(prefix="group-scores-check-") as copies:
+            found = snapshot.find(self.address, Path(copies))
+            snapshot.verify(found)
+            facts = snapshot.describe(found)
+        if not self.allow_partial:
+            snapshot.require_replicas(self.address, facts)
+        return sum(rows for _, _, _, rows, _, _ in facts)

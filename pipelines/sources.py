@@ -198,15 +198,14 @@ def parse_source(text: str) -> Source:
 
         return CassandraSource.parse(text)
     if scheme == "snapshot":
-        raise AddressError(
-            "the files of a snapshot are not read yet; restore them to a cluster, or read the live "
-            "table: cassandra://HOST:PORT/KEYSPACE"
-        )
+        from group_scores.pipelines.batch_sources import SnapshotSource
+
+        return SnapshotSource.parse(text)
     if colon and "://" in text:
         raise AddressError(
             f"{text!r} is not a source{did_you_mean(scheme, _SCHEMES)} "
-            "(PATH.jsonl, PATH.jsonl.gz, a glob, '-', kafka://HOST:PORT/TOPIC or "
-            "cassandra://HOST:PORT/KEYSPACE)"
+            "(PATH.jsonl, PATH.jsonl.gz, a glob, '-', kafka://HOST:PORT/TOPIC, "
+            "cassandra://HOST:PORT/KEYSPACE or snapshot:DIR)"
         )
     return FileSource(text)
 

@@ -25,6 +25,7 @@ from group_scores.runners.command import (
 from group_scores.runners.run_options import (
     AGG_COLUMNS,
     AGG_DETAILS,
+    ALLOW_PARTIAL,
     BEAM_OPTIONS,
     METRICS,
     STORE,
@@ -33,6 +34,7 @@ from group_scores.runners.run_options import (
     RunOptions,
     again,
     check_exists,
+    open_source,
     pipeline_options,
     store_config,
 )
@@ -100,23 +102,25 @@ def command(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
     metavar="ADDRESS",
     help="Where the events are: PATH.jsonl, PATH.jsonl.gz, a glob, '-' (standard input) or "
     "kafka://HOST:PORT/TOPIC. Or all attempts, to compute every score again: "
-    "cassandra://HOST:PORT/KEYSPACE",
+    "cassandra://HOST:PORT/KEYSPACE or snapshot:DIR[,DIR]",
 )
+@ALLOW_PARTIAL
 @pipeline_options("dead-letter.jsonl; for Kafka the topic TOPIC.failed")
-def run(source: str | None, store: str | None, **options: Any) -> None:
+def run(source: str | None, store: str | None, *, allow_partial: bool, **options: Any) -> None:
     """Read events, score attempts, write best scores.
 
     Bundled sample events go into sqlite:group-scores.db when neither --source nor --store is
     given, and the scores are shown. Options of Beam, such as --direct_num_workers, are passed on.
 
-    From cassandra://… as the source all attempts are read, no events, and only rows that differ
-    are written.
+    From cassandra://… or snapshot:… as the source all attempts are read, no events, and only rows
+    that differ are written.
     """
     if (source is None) != (store is None):
         given, missing = ("--store", "--source") if source is None else ("--source", "--store")
         raise AddressError(f"{given} without {missing}: give both, or neither for the samples")
     if source is not None and store is not None:
-        _run(source, RunOptions(store=store, **options), into_itself=False)
+        wanted = RunOptions(store=store, **options)
+        _run(source, wanted, into_itself=False, allow_partial=allow_partial)
         return
     samples = resources.files("group_scores.pipelines") / "samples" / "events.jsonl.gz"
     wanted = RunOptions(store=SAMPLE_STORE, **options)
@@ -152,14 +156,15 @@ def replay(source: str, store: str | None, dead_letter: str | None, **options: A
     _run(source, wanted, into_itself=source.startswith("kafka:"))
 
 
-def _run(text: str, options: RunOptions, *, into_itself: bool) -> tuple[dict[str, float], str]:
+def _run(
+    text: str, options: RunOptions, *, into_itself: bool, allow_partial: bool = False
+) -> tuple[dict[str, float], str]:
     """Run the pipeline; return its counts and the address of the dead letter."""
-    from group_scores.pipelines.sources import parse_source
     from group_scores.runners import launch
     from group_scores.runners.beam_options import pipeline_options as beam_options
     from group_scores.transforms.sinks import same_place
 
-    source = parse_source(text)
+    source = open_source(text, allow_partial=allow_partial)
     job = options.job(source)
     if job.cert_events and same_place(job.cert_events, job.dead_letter):
         raise AddressError("--cert-events and --dead-letter are one place; name two")
@@ -196,7 +201,7 @@ def _check_sinks(job: Job, source: Source) -> None:
     metavar="ADDRESS",
     required=True,
     help="Where all attempts are: cassandra://HOST:PORT/KEYSPACE, with ?course=… or ?batch=… for "
-    "some, &rows_s=N to read no faster.",
+    "some, &rows_s=N to read no faster; or snapshot:DIR[,DIR]?rf=N&nodes=M",
 )
 @STORE
 @METRICS
@@ -207,6 +212,7 @@ def _check_sinks(job: Job, source: Source) -> None:
 @click.option(
     "--prune", is_flag=True, help="With --repair: take out scores that have no attempt any more."
 )
+@ALLOW_PARTIAL
 @click.option(
     "--format",
     type=click.Choice(["table", "jsonl"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -47,6 +47,11 @@ STORE_RETRY_S = click.option(
     default=120,
     show_default=True,
     help="How long a server that goes away during the run is waited for.",
+)
+ALLOW_PARTIAL = click.option(
+    "--allow-partial",
+    is_flag=True,
+    help="Read snapshots that may lack what the cluster has acknowledged.",
 )
 BEAM_OPTIONS = click.argument(
     "beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]"
@@ -169,6 +174,18 @@ class RunOptions:
 def store_config(address: str, agg_columns: AggColumns, agg_details: str | None) -> StoreConfig:
     """Return the store that the options describe."""
     return StoreConfig(address, agg_columns, None if agg_details is None else agg_details == "on")
+
+
+def open_source(text: str, *, allow_partial: bool) -> Source:
+    """Return the source of an address; raises AddressError."""
+    from group_scores.pipelines.sources import parse_source
+
+    source = parse_source(text)
+    if not allow_partial:
+        return source
+    if not text.startswith("snapshot:"):
+        raise AddressError(f"--allow-partial is about snapshots, and {text} is none")
+    return replace(source, allow_partial=True)  # type: ignore[type-var]
 
 
 def check_exists(store: str) -> None:

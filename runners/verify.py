@@ -12,6 +12,7 @@ import msgspec
 
 from group_scores.runners import drift_screen, screen
 from group_scores.runners.command import write_out
+from group_scores.runners.run_options import open_source
 from group_scores.stores import AddressError, StoreConfig
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class VerifyOptions:
     store_retry_s: float
     repair: bool
     prune: bool
+    allow_partial: bool
     format: str
     beam_options: tuple[str, ...]
 
@@ -40,16 +42,15 @@ class VerifyOptions:
         # Imported here: loading Beam takes seconds that the other commands need not pay.
         from group_scores.pipelines import VerifyJob
         from group_scores.pipelines.options import parse_metrics
-        from group_scores.pipelines.sources import parse_source
         from group_scores.transforms.retry import Retry
 
         if self.prune and not self.repair:
             raise AddressError("--prune goes with --repair; give both, or neither to only look")
-        source = parse_source(self.source)
+        source = open_source(self.source, allow_partial=self.allow_partial)
         if source.gives != "attempts":
             raise AddressError(
                 f"{self.source} gives events, and verify compares with all attempts; name "
-                "cassandra://HOST:PORT/KEYSPACE"
+                "cassandra://HOST:PORT/KEYSPACE or snapshot:DIR"
             )
         self.store.check()
         return VerifyJob(

@@ -143,7 +143,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("run", "--source", "kafka://u:geheim@h/t", "--store", "sqlite:x.db"), "in the environment"),
     (("run", "--source", "kafka://h/t?until=forever", "--store", "sqlite:x.db"), "Flink runner"),
     (("run", "--source", "cassandra://h/k?rows_s=0", "--store", "sqlite:x.db"), "rows_s=0"),
-    (("run", "--source", "snapshot:d", "--store", "sqlite:x.db"), "not read yet"),
+    (("run", "--source", "snapshot:d", "--store", "sqlite:x.db"), "no folder 'd'"),
     (("run", "--source", "event.jsonl", "--store", "sqlite:x.db"), "did you mean 'events.jsonl'?"),
     (("run", "--source", "no/such.jsonl", "--store", "sqlite:x.db"), "no file 'no/such.jsonl'"),
     (("run", "--source", "*.csv", "--store", "sqlite:x.db"), "no file '*.csv'"),

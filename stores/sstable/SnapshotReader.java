@@ -1,0 +1,394 @@
+import java.io.BufferedReader;
+import java.io.ByteArrayOutputStream;
+import java.io.DataOutputStream;
+import java.io.FileDescriptor;
+import java.io.FileOutputStream;
+import java.io.BufferedOutputStream;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
+
+import org.apache.cassandra.config.DatabaseDescriptor;
+import org.apache.cassandra.db.DataRange;
+import org.apache.cassandra.db.RegularAndStaticColumns;
+import org.apache.cassandra.db.filter.ColumnFilter;
+import org.apache.cassandra.db.marshal.AbstractType;
+import org.apache.cassandra.db.marshal.CompositeType;
+import org.apache.cassandra.db.marshal.DoubleType;
+import org.apache.cassandra.db.marshal.TimestampType;
+import org.apache.cassandra.db.marshal.UTF8Type;
+import org.apache.cassandra.db.partitions.PartitionIterator;
+import org.apache.cassandra.db.partitions.UnfilteredPartitionIterator;
+import org.apache.cassandra.db.partitions.UnfilteredPartitionIterators;
+import org.apache.cassandra.db.rows.Cell;
+import org.apache.cassandra.db.rows.Row;
+import org.apache.cassandra.db.rows.RowIterator;
+import org.apache.cassandra.db.transform.FilteredPartitions;
+import org.apache.cassandra.dht.IPartitioner;
+import org.apache.cassandra.dht.Murmur3Partitioner;
+import org.apache.cassandra.dht.Range;
+import org.apache.cassandra.dht.Token;
+import org.apache.cassandra.io.sstable.Descriptor;
+import org.apache.cassandra.io.sstable.SSTableReadsListener;
+import org.apache.cassandra.io.sstable.format.SSTableReader;
+import org.apache.cassandra.io.util.File;
+import org.apache.cassandra.schema.ColumnMetadata;
+import org.apache.cassandra.schema.TableMetadata;
+import org.apache.cassandra.schema.TableMetadataRef;
+import org.apache.cassandra.tools.Util;
+
+/**
+ * Answers, frame by frame on stdout, what a cluster would have answered from the given SSTables.
+ *
+ * The arguments are -Data.db files. Each line on stdin is a request: {@code describe}, or
+ * {@code read START END NOW_S} for the rows of the token range (START, END] that live at NOW_S.
+ * A frame is a letter, the length of its payload (4 bytes, big-endian) and MessagePack: D files,
+ * R rows, E the end of a request with its number of rows, X one line that says what failed.
+ */
+public class SnapshotReader
+{
+    private static final int FRAME_BYTES = 64 << 10;
+    private static final String[] COLUMNS = { "last_attempted_on", "total_score", "total_max_score" };
+    private static final AbstractType<?>[] TYPES =
+        { TimestampType.instance, DoubleType.instance, DoubleType.instance };
+
+    private final List<SSTableReader> sstables = new ArrayList<>();
+    private final DataOutputStream out;
+    private TableMetadata table;
+    private boolean byCourse;
+
+    SnapshotReader(DataOutputStream out)
+    {
+        this.out = out;
+    }
+
+    public static void main(String[] args) throws IOException
+    {
+        // Whatever Cassandra prints must not come between two frames.
+        DataOutputStream out = new DataOutputStream(
+            new BufferedOutputStream(new FileOutputStream(FileDescriptor.out), 1 << 18));
+        System.setOut(System.err);
+        SnapshotReader reader = new SnapshotReader(out);
+        int status = 0;
+        try
+        {
+            DatabaseDescriptor.toolInitialization(false);
+            reader.open(args);
+            reader.serve();
+        }
+        catch (Throwable error)
+        {
+            reader.frame('X', new Pack().text(reason(error)));
+            out.flush();
+            status = 1;
+        }
+        // Cassandra's threads would keep the process alive.
+        Runtime.getRuntime().halt(status);
+    }
+
+    private static String reason(Throwable error)
+    {
+        Throwable cause = error;
+        while (cause.getCause() != null)
+            cause = cause.getCause();
+        String words = cause.getMessage() == null ? "" : ": " + cause.getMessage();
+        return (cause.getClass().getSimpleName() + words).replaceAll("\\s+", " ");
+    }
+
+    private void open(String[] files) throws IOException
+    {
+        List<Descriptor> descriptors = new ArrayList<>();
+        for (String file : files)
+            descriptors.add(Descriptor.fromFileWithComponent(new File(file), false).left);
+        table = mergedMetadata(descriptors);
+        TableMetadataRef ref = TableMetadataRef.forOfflineTools(table);
+        for (Descriptor descriptor : descriptors)
+            sstables.add(SSTableReader.openNoValidation(null, descriptor, ref));
+    }
+
+    /** A file's header names only the columns that were written to it: the table has all of them. */
+    private TableMetadata mergedMetadata(List<Descriptor> descriptors) throws IOException
+    {
+        TableMetadata first = null;
+        TableMetadata.Builder merged = null;
+        for (Descriptor descriptor : descriptors)
+        {
+            TableMetadata one = named(descriptor, Util.metadataFromSSTable(descriptor));
+            if (first == null)
+            {
+                first = one;
+                merged = one.unbuild();
+                byCourse = isByCourse(descriptor, one);
+            }
+            else if (!isByCourse(descriptor, one) == byCourse)
+                throw new IllegalArgumentException("two primary keys in one read, the second in " + descriptor);
+            for (ColumnMetadata column : one.regularAndStaticColumns())
+                if (merged.getColumn(column.name) == null)
+                    merged.addColumn(column);
+        }
+        for (int i = 0; i < COLUMNS.length; i++)
+            if (merged.getColumn(ByteBuffer.wrap(COLUMNS[i].getBytes(StandardCharsets.UTF_8))) == null)
+                merged.addRegularColumn(COLUMNS[i], TYPES[i]);
+        return merged.build();
+    }
+
+    private static TableMetadata named(Descriptor descriptor, TableMetadata one)
+    {
+        if (!(one.partitioner instanceof Murmur3Partitioner))
+            throw new IllegalArgumentException(descriptor + " is of another partitioner than Murmur3");
+        for (int i = 0; i < COLUMNS.length; i++)
+        {
+            ColumnMetadata column = one.getColumn(ByteBuffer.wrap(COLUMNS[i].getBytes(StandardCharsets.UTF_8)));
+            if (column != null && !column.type.equals(TYPES[i]))
+                throw new IllegalArgumentException(
+                    COLUMNS[i] + " is a " + column.type.asCQL3Type() + " in " + descriptor
+                    + ", and has to be a " + TYPES[i].asCQL3Type());
+        }
+        return one;
+    }
+
+    private static boolean isByCourse(Descriptor descriptor, TableMetadata one)
+    {
+        boolean texts = true;
+        for (ColumnMetadata column : one.clusteringColumns())
+            texts &= column.type.equals(UTF8Type.instance);
+        int clusterings = one.clusteringColumns().size();
+        if (texts && clusterings == 4 && one.partitionKeyType.equals(UTF8Type.instance))
+            return true;
+        if (texts && clusterings == 3 && one.partitionKeyType instanceof CompositeType)
+        {
+            List<AbstractType<?>> parts = ((CompositeType) one.partitionKeyType).types;
+            if (parts.size() == 2 && parts.stream().allMatch(UTF8Type.instance::equals))
+                return false;
+        }
+        throw new IllegalArgumentException(
+            "the primary key in " + descriptor + " is neither of those of assessment_aggregator");
+    }
+
+    private void serve() throws IOException
+    {
+        BufferedReader requests = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        for (String line; (line = requests.readLine()) != null; out.flush())
+        {
+            String[] words = line.split(" ");
+            if (words[0].equals("describe"))
+                describe();
+            else
+                read(Long.parseLong(words[1]), Long.parseLong(words[2]), Long.parseLong(words[3]));
+        }
+    }
+
+    private void describe() throws IOException
+    {
+        for (SSTableReader sstable : sstables)
+        {
+            Object host = sstable.getSSTableMetadata().originatingHostId;
+            frame('D', new Pack().array(6)
+                .text(sstable.getFilename())
+                .bool(byCourse)
+                .text(host == null ? "" : host.toString())
+                .number(sstable.getSSTableMetadata().totalRows)
+                .number((Long) sstable.getFirst().getToken().getTokenValue())
+                .number((Long) sstable.getLast().getToken().getTokenValue()));
+        }
+        frame('E', new Pack().number(sstables.size()));
+    }
+
+    private void read(long start, long end, long nowInSec) throws IOException
+    {
+        long rows = 0;
+        Pack pack = new Pack();
+        int inFrame = 0;
+        try (PartitionIterator partitions = merged(start, end, nowInSec))
+        {
+            ColumnMetadata[] columns = columns();
+            while (partitions.hasNext())
+                try (RowIterator partition = partitions.next())
+                {
+                    ByteBuffer key = partition.partitionKey().getKey();
+                    ByteBuffer[] parts = byCourse
+                        ? new ByteBuffer[] { key }
+                        : ((CompositeType) table.partitionKeyType).split(key);
+                    while (partition.hasNext())
+                    {
+                        row(pack, parts, partition.next(), columns);
+                        inFrame++;
+                        if (pack.size() >= FRAME_BYTES)
+                        {
+                            rows += inFrame;
+                            rows(pack, inFrame);
+                            pack = new Pack();
+                            inFrame = 0;
+                        }
+                    }
+                }
+        }
+        rows(pack, inFrame);
+        frame('E', new Pack().number(rows + inFrame));
+    }
+
+    private PartitionIterator merged(long start, long end, long nowInSec)
+    {
+        IPartitioner partitioner = table.partitioner;
+        Token from = new Murmur3Partitioner.LongToken(start);
+        Token to = new Murmur3Partitioner.LongToken(end);
+        DataRange range = from.equals(to)
+            ? DataRange.allData(partitioner)
+            : DataRange.forTokenRange(new Range<>(from, to));
+        // As a query fetches: the other columns tell whether a row lives, their values are skipped.
+        RegularAndStaticColumns.Builder queried = RegularAndStaticColumns.builder();
+        for (ColumnMetadata column : columns())
+            queried.add(column);
+        ColumnFilter filter = ColumnFilter.selection(table, queried.build(), false);
+        List<UnfilteredPartitionIterator> files = new ArrayList<>();
+        for (SSTableReader sstable : sstables)
+            files.add(sstable.partitionIterator(filter, range, SSTableReadsListener.NOOP_LISTENER));
+        return FilteredPartitions.filter(
+            UnfilteredPartitionIterators.merge(files, UnfilteredPartitionIterators.MergeListener.NOOP),
+            nowInSec);
+    }
+
+    private ColumnMetadata[] columns()
+    {
+        ColumnMetadata[] columns = new ColumnMetadata[COLUMNS.length];
+        for (int i = 0; i < COLUMNS.length; i++)
+            columns[i] = table.getColumn(ByteBuffer.wrap(COLUMNS[i].getBytes(StandardCharsets.UTF_8)));
+        return columns;
+    }
+
+    /** Write user, course, batch, content, attempt, time, score and greatest score of one row. */
+    private void row(Pack pack, ByteBuffer[] key, Row row, ColumnMetadata[] columns)
+    {
+        ByteBuffer[] rest = row.clustering().getBufferArray();
+        pack.array(8);
+        pack.text(byCourse ? rest[1] : key[0]);
+        pack.text(byCourse ? key[0] : key[1]);
+        pack.text(rest[0]);
+        pack.text(rest[rest.length - 2]);
+        pack.text(rest[rest.length - 1]);
+        ByteBuffer time = value(row, columns[0]);
+        if (time == null) pack.nil(); else pack.number(time.getLong(time.position()));
+        for (int i = 1; i < columns.length; i++)
+        {
+            ByteBuffer score = value(row, columns[i]);
+            if (score == null) pack.nil(); else pack.real(score.getDouble(score.position()));
+        }
+    }
+
+    /** An empty value is a null to every driver. */
+    private static ByteBuffer value(Row row, ColumnMetadata column)
+    {
+        Cell<?> cell = row.getCell(column);
+        if (cell == null)
+            return null;
+        ByteBuffer buffer = cell.buffer();
+        return buffer.hasRemaining() ? buffer : null;
+    }
+
+    private void rows(Pack pack, int number) throws IOException
+    {
+        if (number == 0)
+            return;
+        Pack head = new Pack().array(number);
+        out.writeByte('R');
+        out.writeInt(head.size() + pack.size());
+        head.writeTo(out);
+        pack.writeTo(out);
+    }
+
+    private void frame(char letter, Pack pack) throws IOException
+    {
+        out.writeByte(letter);
+        out.writeInt(pack.size());
+        pack.writeTo(out);
+    }
+
+    /** The five kinds of MessagePack value that a frame holds. */
+    private static final class Pack
+    {
+        private final ByteArrayOutputStream bytes = new ByteArrayOutputStream(1 << 10);
+        private final DataOutputStream data = new DataOutputStream(bytes);
+
+        int size()
+        {
+            return data.size();
+        }
+
+        void writeTo(DataOutputStream target) throws IOException
+        {
+            bytes.writeTo(target);
+        }
+
+        Pack array(int length)
+        {
+            return tagged(0xdd, length);
+        }
+
+        Pack text(String value)
+        {
+            return text(ByteBuffer.wrap(value.getBytes(StandardCharsets.UTF_8)));
+        }
+
+        Pack text(ByteBuffer value)
+        {
+            byte[] copy = new byte[value.remaining()];
+            value.duplicate().get(copy);
+            tagged(0xdb, copy.length);
+            bytesOf(copy);
+            return this;
+        }
+
+        Pack bool(boolean value)
+        {
+            return tag(value ? 0xc3 : 0xc2);
+        }
+
+        Pack nil()
+        {
+            return tag(0xc0);
+        }
+
+        Pack number(long value)
+        {
+            return tag(0xd3).long8(value);
+        }
+
+        Pack real(double value)
+        {
+            return tag(0xcb).long8(Double.doubleToRawLongBits(value));
+        }
+
+        private Pack tag(int tag)
+        {
+            bytesOf(new byte[] { (byte) tag });
+            return this;
+        }
+
+        private Pack tagged(int tag, int length)
+        {
+            bytesOf(ByteBuffer.allocate(5).put((byte) tag).putInt(length).array());
+            return this;
+        }
+
+        private Pack long8(long value)
+        {
+            bytesOf(ByteBuffer.allocate(8).putLong(value).array());
+            return this;
+        }
+
+        private void bytesOf(byte[] some)
+        {
+            try
+            {
+                data.write(some);
+            }
+            catch (IOException error)
+            {
+                throw new IllegalStateException(error);
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+"""What reading SSTables needs from outside: Java, and the classes of Cassandra.
+
+The jars come from the installed Cassandra whose `lib` folder CASSANDRA_LIB names, or from Maven,
+once, into the user's cache; our own program is compiled against them, once for each state of both.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from group_scores.stores.errors import GroupScoresError
+
+HERE = Path(__file__).parent
+SOURCE = HERE / "SnapshotReader.java"
+POM = HERE / "cassandra.pom.xml"
+JVMS = Path("/usr/lib/jvm")
+JAVA_VERSIONS = range(17, 24)  # Cassandra 5.0: not older, and 24 took the security manager away
+COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+_EXPORTS = [
+    "java.base/jdk.internal.misc",
+    "java.base/jdk.internal.ref",
+    "java.base/sun.nio.ch",
+    "java.management.rmi/com.sun.jmx.remote.internal.rmi",
+    "java.rmi/sun.rmi.registry",
+    "java.rmi/sun.rmi.server",
+    "java.sql/java.sql",
+]
+_OPENS = [
+    "java.base/java.io",
+    "java.base/java.lang",
+    "java.base/java.lang.module",
+    "java.base/java.lang.reflect",
+    "java.base/java.math",
+    "java.base/java.net",
+    "java.base/java.nio",
+    "java.base/java.util",
+    "java.base/java.util.concurrent",
+    "java.base/java.util.concurrent.atomic",
+    "java.base/jdk.internal.loader",
+    "java.base/jdk.internal.math",
+    "java.base/jdk.internal.module",
+    "java.base/jdk.internal.ref",
+    "java.base/jdk.internal.reflect",
+    "java.base/jdk.internal.util.jar",
+    "java.base/sun.nio.ch",
+    "jdk.management/com.sun.management.internal",
+]
+MODULES = [
+    *(word for name in _EXPORTS for word in ("--add-exports", f"{name}=ALL-UNNAMED")),
+    *(word for name in _OPENS for word in ("--add-opens", f"{name}=ALL-UNNAMED")),
+]
+
+
+@functools.cache
+def java() -> Path:
+    """Return a Java with a compiler that Cassandra 5.0 runs on; raises GroupScoresError."""
+    for program in _javas():
+        if program.with_name("javac").exists() and _version(program) in JAVA_VERSIONS:
+            return program
+    raise GroupScoresError(
+        f"a snapshot is read with a JDK {JAVA_VERSIONS.start} to {JAVA_VERSIONS.stop - 1}, and "
+        "none was found: install one (Debian: default-jdk-headless) or set JAVA_HOME"
+    )
+
+
+def classpath() -> str:
+    """Return the class path of the program and all it needs, made at the first call.
+
+    Raises GroupScoresError where Java, Maven or the jars are missing.
+    """
+    jars = _jars()
+    state = hashlib.sha256(SOURCE.read_bytes() + str(jars).encode()).hexdigest()[:12]
+    classes = _whole(_cache() / f"snapshot-reader-{state}", lambda to: _compile(jars, to))
+    return f"{classes}:{jars}/*"
+
+
+def _jars() -> Path:
+    named = os.environ.get("CASSANDRA_LIB")
+    if named:
+        if not any(Path(named).glob("apache-cassandra-*.jar")) and not any(
+            Path(named).glob("cassandra-all-*.jar")
+        ):
+            raise GroupScoresError(
+                f"CASSANDRA_LIB is {named}, which holds no apache-cassandra jar: name the lib "
+                "folder of a Cassandra 5.0, or unset it to have the jars fetched"
+            )
+        return Path(named).resolve()
+    state = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
+    return _whole(_cache() / f"cassandra-{state}", _fetch)
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    return root / "group-scores" / "sstables"
+
+
+def _whole(target: Path, make: Callable[[Path], None]) -> Path:
+    """Make a folder of the cache, once; whole or not at all."""
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+            made = Path(temporary) / "made"
+            make(made)
+            try:
+                made.rename(target)
+            except OSError:  # another process was faster
+                if not target.is_dir():
+                    raise
+    return target
+
+
+def _fetch(target: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise GroupScoresError(
+            "the classes that read SSTables are fetched with Maven, and mvn is not on the PATH: "
+            "install it (Debian: maven), or name a Cassandra 5.0's lib folder in CASSANDRA_LIB"
+        )
+    options = ["-B", "-q", "-f", str(POM), COPY, f"-DoutputDirectory={target}"]
+    _run([maven, *options], "Maven could not fetch the classes that read SSTables")
+
+
+def _compile(jars: Path, target: Path) -> None:
+    compiler = str(java().with_name("javac"))
+    options = ["-nowarn", "-d", str(target), "-cp", f"{jars}/*", str(SOURCE)]
+    _run([compiler, *options], f"{SOURCE.name} does not compile against {jars}")
+
+
+def _javas() -> Iterator[Path]:
+    if home := os.environ.get("JAVA_HOME"):
+        yield Path(home) / "bin" / "java"
+    if on_path := shutil.which("java"):
+        yield Path(on_path).resolve()
+    yield from sorted(JVMS.glob("*/bin/java"))
+
+
+def _version(program: Path) -> int:
+    try:
+        command = [str(program), "-version"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    match = re.search(r'version "(?:1\.)?(\d+)', done.stderr)
+    return int(match[1]) if match else 0
+
+
+def _run(command: Sequence[str], failure: str) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        said = [line for line in done.stdout.splitlines() if "rror" in line]
+        raise GroupScoresError(f"{failure}: {(said or ['no reason given'])[0].strip()}")

@@ -1,0 +1,164 @@
+"""The parts of the snapshot source that need no Java."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import pickle
+import zlib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from group_scores.pipelines.batch_sources import SnapshotSource
+from group_scores.pipelines.sources import parse_source
+from group_scores.stores.errors import AddressError, GroupScoresError
+from group_scores.stores.sstable.jvm import frames
+from group_scores.stores.sstable.snapshot import (
+    MARGIN_MS,
+    SnapshotAddress,
+    find,
+    require_replicas,
+    verify,
+)
+from group_scores.transforms.snapshot import pages, split_ring
+
+ROW = ("u", "c", "b", "ct", "a", 1, 2.0, None)
+
+
+def folder(base: Path, created_at: str | None = "2026-11-24T12:00:00.000Z") -> Path:
+    path = base / ("assessment_aggregator-" + "0" * 32) / "snapshots" / "tag"
+    path.mkdir(parents=True)
+    data = b"some data"
+    (path / "nb-1-big-Data.db").write_bytes(data)
+    (path / "nb-1-big-Digest.crc32").write_text(str(zlib.crc32(data)))
+    (path / "nb-1-big-Statistics.db").write_bytes(b"")
+    (path / "nb-1-big-TOC.txt").write_text("Data.db\nDigest.crc32\nStatistics.db\nTOC.txt\n")
+    if created_at:
+        manifest = {"files": ["nb-1-big-Data.db"], "created_at": created_at}
+        (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+def rows_frame(rows: int) -> bytes:
+    payload = b"\xdd" + rows.to_bytes(4, "big") + msgspec.msgpack.encode(ROW) * rows
+    return b"R" + len(payload).to_bytes(4, "big") + payload
+
+
+def end_frame(rows: int) -> bytes:
+    payload = msgspec.msgpack.encode(rows)
+    return b"E" + len(payload).to_bytes(4, "big") + payload
+
+
+def test_a_stream_that_breaks_off_anywhere_is_never_its_end() -> None:
+    whole = rows_frame(2) + rows_frame(3) + end_frame(5)
+    assert len(list(frames(io.BytesIO(whole), b"R", "words"))) == 2
+    for cut in range(len(whole)):
+        with pytest.raises(GroupScoresError, match="mid-answer"):
+            list(frames(io.BytesIO(whole[:cut]), b"R", "words"))
+    with pytest.raises(GroupScoresError, match="lost rows"):
+        list(frames(io.BytesIO(rows_frame(2) + end_frame(5)), b"R", "words"))
+
+
+def test_pages_hold_whole_learners() -> None:
+    rows = [(f"u{n // 3}", "c", "b", "ct", f"a{n}", 1, 2.0, None) for n in range(1_500)]
+    made = list(pages(rows, 7))
+    users = [learner.key.user_id for page in made for learner in page.learners]
+    assert len(users) == len(set(users)) == 500
+    assert [len(page.learners) for page in made] == [200, 200, 100]
+
+
+@pytest.mark.parametrize("parts", [0, 1, 7, 5_000])
+def test_the_ring_is_cut_without_a_gap(parts: int) -> None:
+    ranges = split_ring(parts)
+    assert (ranges[0][0], ranges[-1][1]) == (-(2**63), 2**63 - 1)
+    assert all(one[1] == two[0] for one, two in itertools.pairwise(ranges))
+
+
+def test_source_is_parsed_and_travels() -> None:
+    source = parse_source("snapshot:a,b?taken=5&rf=3&nodes=6")
+    assert source == SnapshotSource(SnapshotAddress(("a", "b"), 5, 3, 6))
+    assert pickle.loads(pickle.dumps(source)) == source
+
+
+class TestRefused:
+    def check(self, match: str, *folders: Path, taken: int | None = None) -> None:
+        address = SnapshotAddress(tuple(map(str, folders)), taken)
+        with pytest.raises(AddressError, match=match):
+            verify(find(address, folders[0]))
+
+    def test_good_is_not(self, tmp_path: Path) -> None:
+        path = folder(tmp_path)
+        found = find(SnapshotAddress((str(tmp_path),)), tmp_path)
+        verify(found)
+        assert found.folders[0].path == path
+        assert found.t_ms == 1_795_521_600_000 - MARGIN_MS
+
+    def test_no_folder(self, tmp_path: Path) -> None:
+        self.check("no folder", tmp_path / "x")
+
+    def test_nothing_of_ours(self, tmp_path: Path) -> None:
+        self.check("no SSTables", tmp_path)
+
+    def test_no_time(self, tmp_path: Path) -> None:
+        folder(tmp_path, None)
+        self.check("taken=", tmp_path)
+
+    def test_hours_apart(self, tmp_path: Path) -> None:
+        folder(tmp_path / "1")
+        folder(tmp_path / "2", "2026-11-24T14:00:00.000Z")
+        self.check("not taken together", tmp_path / "1", tmp_path / "2")
+
+    def test_two_of_one(self, tmp_path: Path) -> None:
+        folder(tmp_path / "1")
+        folder(tmp_path / "2")
+        self.check("more than one", tmp_path)
+
+    def test_cut_off(self, tmp_path: Path) -> None:
+        (folder(tmp_path) / "nb-1-big-Data.db").write_bytes(b"some")
+        self.check("cut off or damaged", tmp_path)
+
+    @pytest.mark.parametrize("part", ["Statistics.db", "TOC.txt", "Digest.crc32"])
+    def test_missing_part(self, tmp_path: Path, part: str) -> None:
+        (folder(tmp_path) / f"nb-1-big-{part}").unlink()
+        self.check(f"lacks nb-1-big-{part}", tmp_path)
+
+    def test_too_few_nodes(self) -> None:
+        facts = [("/f/x", False, "host", 1, 0, 0)]
+        require_replicas(SnapshotAddress(("f",), None, 1, 1), facts)
+        streamed = [*facts, ("/f/y", False, "another host", 1, 0, 0)]
+        for one in (facts, streamed):
+            with pytest.raises(AddressError, match=r"of 1 of 3 nodes.*fewer than 2; add the other"):
+                require_replicas(SnapshotAddress(("f",), None, 3, 3), one)
+        for missing in (SnapshotAddress(("f",)), SnapshotAddress(("f",), None, 3)):
+            with pytest.raises(AddressError, match="rf=N&nodes=M"):
+                require_replicas(missing, facts)
+
+    @pytest.mark.parametrize("nodes", range(1, 7))
+    @pytest.mark.parametrize("rf", [1, 2, 3, 5])
+    def test_what_is_let_through_has_every_write(self, nodes: int, rf: int) -> None:
+        """Whichever nodes are given, and whichever have a range: one that took the write is there.
+
+        And with one node fewer there is a range and a quorum of which it is not.
+        """
+        rf = min(rf, nodes)
+        everyone = range(nodes)
+        quorums = list(itertools.combinations(everyone, rf // 2 + 1))  # of some range's replicas
+
+        def is_enough(given: int) -> bool:
+            facts = [(f"/{n}/x", False, f"host {n}", 1, 0, 0) for n in range(given)]
+            try:
+                require_replicas(SnapshotAddress(("f",), None, rf, nodes), facts)
+            except AddressError:
+                return False
+            return True
+
+        for given in range(1, nodes + 1):
+            always = all(
+                set(some) & set(quorum)
+                for some in itertools.combinations(everyone, given)
+                for quorum in quorums
+            )
+            assert is_enough(given) == always
