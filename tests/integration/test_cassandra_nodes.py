@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -49,17 +49,39 @@ def wait_until_known(first: CassandraServer) -> None:
         time.sleep(0.2)
 
 
+def wait_until_agreed(nodes: Sequence[CassandraServer], keyspace: str) -> None:
+    """Wait until every node has the tables and the replication that the first has.
+
+    Statements about them go to one node, and reach the other a moment later.
+    """
+
+    def known(node: CassandraServer) -> str:
+        with node.session(alone=True) as session:
+            queries = (
+                "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = %s",
+                "SELECT table_name, id FROM system_schema.tables WHERE keyspace_name = %s",
+            )
+            found = [sorted(map(repr, session.execute(one, [keyspace]))) for one in queries]
+        return repr(found)
+
+    deadline = time.monotonic() + 60
+    while len({known(node) for node in nodes}) > 1:
+        assert time.monotonic() < deadline, "the nodes do not agree on the tables"
+        time.sleep(0.2)
+
+
 @pytest.fixture(params=[1, 2])
 def address(
     nodes: list[CassandraServer], request: pytest.FixtureRequest
 ) -> Iterator[tuple[str, int]]:
     name = f"replicated_{request.param}"
-    with nodes[0].session() as session:
+    with nodes[0].session(alone=True) as session:
         create_tables(session, name)
         session.execute(
             f"ALTER KEYSPACE {name} WITH replication = "
             f"{{'class': 'SimpleStrategy', 'replication_factor': {request.param}}}"
         )
+        wait_until_agreed(nodes, name)
         yield f"cassandra://{nodes[0].host}:{nodes[0].port}/{name}", request.param
         session.execute(f"DROP KEYSPACE {name}")
 

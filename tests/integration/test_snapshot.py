@@ -18,7 +18,7 @@ from group_scores.pipelines.batch_sources import SnapshotSource
 from group_scores.pipelines.sources import parse_source
 from group_scores.transforms.snapshot import SnapshotReader
 from tests.command_line import succeed
-from tests.integration.test_cassandra_nodes import wait_until_known
+from tests.integration.test_cassandra_nodes import wait_until_agreed, wait_until_known
 from tests.servers.cassandra_server import CassandraServer, create_tables
 
 KEYS = {"by_user": "user", "by_course": "course"}
@@ -94,7 +94,7 @@ def test_two_nodes_read_as_the_cluster_answered(
     nodes: list[CassandraServer], tmp_path: Path
 ) -> None:
     draw = random.Random(1)
-    with nodes[0].session() as session:
+    with nodes[0].session(alone=True) as session:
         for keyspace, key in KEYS.items():
             create_tables(session, keyspace, attempts_key=key)  # type: ignore[arg-type]
             session.execute(
@@ -104,6 +104,8 @@ def test_two_nodes_read_as_the_cluster_answered(
         session.execute(
             "ALTER TABLE by_course.assessment_aggregator WITH compression = {'enabled': false}"
         )
+    for keyspace in KEYS:
+        wait_until_agreed(nodes, keyspace)
     write(nodes[0], draw, 400)
     for node in nodes:
         node.nodetool("flush")

@@ -21,7 +21,11 @@ from cassandra.cluster import (
     NoHostAvailable,
     Session,
 )
-from cassandra.policies import ConstantReconnectionPolicy, RoundRobinPolicy
+from cassandra.policies import (
+    ConstantReconnectionPolicy,
+    RoundRobinPolicy,
+    WhiteListRoundRobinPolicy,
+)
 from cassandra.query import tuple_factory
 
 from tests.servers import artifacts
@@ -120,9 +124,15 @@ class CassandraServer(Server):
         return self.folder / "data"
 
     def cluster(self, **options: Any) -> Cluster:
-        """Return the driver's `Cluster` for this node; `options` are put over our own."""
+        """Return the driver's `Cluster` for this node; `options` are put over our own.
+
+        With `alone=True` every statement goes to this node, and not in turn to those it knows.
+        """
+        alone = options.pop("alone", False)
         profile = ExecutionProfile(
-            load_balancing_policy=RoundRobinPolicy(),
+            load_balancing_policy=(
+                WhiteListRoundRobinPolicy([self.host]) if alone else RoundRobinPolicy()
+            ),
             request_timeout=30,
             row_factory=options.pop("row_factory", tuple_factory),
         )
