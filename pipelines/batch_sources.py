@@ -45,7 +45,7 @@ class _Attempts:
 
 @dataclass(frozen=True)
 class CassandraSource(_Attempts):
-    """The attempts of a live or restored cluster, by token ranges."""
+    """The attempts of a live cluster, by token ranges: what is read is taken for what holds now."""
 
     address: CassandraSourceAddress
 

@@ -118,6 +118,8 @@ def run(source: str | None, store: str | None, *, allow_partial: bool, **options
     if (source is None) != (store is None):
         given, missing = ("--store", "--source") if source is None else ("--source", "--store")
         raise AddressError(f"{given} without {missing}: give both, or neither for the samples")
+    if allow_partial and source is None:
+        raise AddressError("--allow-partial is about snapshots; give --source snapshot:DIR")
     if source is not None and store is not None:
         wanted = RunOptions(store=store, **options)
         _run(source, wanted, into_itself=False, allow_partial=allow_partial)

@@ -144,7 +144,7 @@ class RunOptions:
         if self.content_index:
             parse_address(self.content_index)
         if source.gives == "attempts":
-            self._check_no_events(source)
+            self._check_no_events()
         store = store_config(self.store, self.agg_columns, self.agg_details)
         store.check()
         return Job(
@@ -159,7 +159,7 @@ class RunOptions:
             content_index=self.content_index,
         )
 
-    def _check_no_events(self, source: Source) -> None:
+    def _check_no_events(self) -> None:
         """Refuse what is about events where there are none."""
         about_events = {
             "--attempts await": self.attempts == "await",
@@ -168,7 +168,7 @@ class RunOptions:
         }
         for option, given in about_events.items():
             if given:
-                raise AddressError(f"{option} is about events, and {source} gives all attempts")
+                raise AddressError(f"{option} is about events, and --source gives all attempts")
 
 
 def store_config(address: str, agg_columns: AggColumns, agg_details: str | None) -> StoreConfig:

@@ -64,10 +64,11 @@ def row_drift(
     """
     differences: list[Difference] = []
     changed: dict[str, float] = {}
+    integers = expected.agg
     for name, value in expected.metrics.items():
         if row.write_us.get(name, 0) > expected.t_us:
             continue
-        found = list(_of_key(name, value, expected.agg[name], row, maps))
+        found = list(_of_key(name, value, integers[name], row, maps))
         differences += found
         if found:
             changed[name] = value

@@ -17,6 +17,8 @@ from group_scores.transforms.fetch_best_score import best_scores_of
 from group_scores.transforms.retry import Retry
 from group_scores.transforms.write_attempt import read_attempts
 
+_EARLIER_US = 1_000
+
 
 def read_rows(
     store: Store, keys: Sequence[ActivityKey], retry: Retry
@@ -37,6 +39,8 @@ def find_drift(
 ) -> list[RowDrift]:
     """Return, for each update, how the row as it stands differs from it."""
     rows = read_rows(store, [agg.key for agg in expected], retry)
+    if not store.wants_details:  # the list is nobody's business then
+        expected = [ActivityAgg(agg.key, agg.t_us, agg.metrics, None) for agg in expected]
     return [
         row_drift(agg, rows[agg.key], maps=store.value_maps, metrics=metrics) for agg in expected
     ]
@@ -99,15 +103,16 @@ def write_drift(
     """Write each row's update, and take out what may be pruned; return what was refused.
 
     A write that failed may have taken effect, and so may one of a run that was killed. A list
-    that is written twice at one time would hold its elements twice: the times are `digits` µs
-    (0 to 899, drawn at random) later than the rows', and grow with each try.
+    that is written twice at one time would hold its elements twice: so the times differ in the
+    `digits` (0 to 899 µs, drawn at random) and grow with each try. They begin 1 ms before the rows'
+    and never come after: what a stream has read later wins, whenever it is written.
     """
     first = random.randrange(1000 - MAX_TRIES) if digits is None else digits
 
     def write(some: list[ActivityAgg], tries: int) -> list[StoreFault | None]:
-        later_us = first + min(tries, MAX_TRIES - 1)
+        offset_us = first + min(tries, MAX_TRIES - 1) - _EARLIER_US
         return store.write_aggregates(
-            [ActivityAgg(a.key, a.t_us + later_us, a.metrics, a.details) for a in some]
+            [ActivityAgg(a.key, a.t_us + offset_us, a.metrics, a.details) for a in some]
         )
 
     writing = [agg for drift in drifts if (agg := _update(drift, prune=prune)) is not None]

@@ -26,7 +26,8 @@ names = st.builds(lambda metric, content: f"{metric}:{content}", st.sampled_from
 values = st.sampled_from([0.0, 1.0, 1.5, -2.25, 3e9])
 metrics = st.dictionaries(names, values, max_size=5)
 lists = st.lists(st.sampled_from(["a", "b"]), max_size=2)
-times = st.integers(T - 2_000, T + 2_000)
+# A write of the last ms before T may be later than the repair's; `mend` finds what does not show.
+times = st.integers(T - 4_000, T - 1_000) | st.integers(T + 1, T + 2_000)
 
 
 @st.composite
@@ -176,6 +177,45 @@ def test_what_does_not_show_is_computed_from_the_live_table() -> None:
         assert isinstance(row, AggregateRow)
         assert row.aggregates["score:content"] == 2.0  # as the table has it now
         assert row.write_us["score:content"] > T
+
+
+@given(digits=st.integers(0, 899))
+def test_a_stream_that_read_later_wins(digits: int) -> None:
+    """Also one that read 1 µs later, and whose write comes before or after."""
+    later = ActivityAgg(KEY, T + 1, {"score:c1": 9.0}, ["later"])
+    expected = ActivityAgg(KEY, T, {"score:c1": 1.0}, ["a"])
+    with stored([]) as store:
+        found = drift(store, expected)
+        assert store.write_aggregates([later]) == [None]
+        write_drift(store, [found], NOW, prune=True, digits=digits)
+        (row,) = store.read_aggregates([KEY])
+        assert isinstance(row, AggregateRow)
+        assert (row.aggregates, row.details) == ({"score:c1": 9.0}, ["later"])
+
+
+class HidingAgg(Hiding):
+    """Of what is written with an earlier time, one map alone does not show."""
+
+    def write_aggregates(self, updates: list[ActivityAgg]) -> list[Any]:
+        for one in updates:
+            self._store.write_aggregates([one])
+            if one.t_us <= T + 1_000_000:
+                self._store._db.execute("DELETE FROM user_activity_agg_cell WHERE map = 'agg'")
+        return [None] * len(updates)
+
+
+def test_one_map_that_does_not_show_is_found() -> None:
+    from tests.values import attempt, write
+
+    with stored([]) as plain:
+        assert plain.write_attempts([write(attempt(KEY, total_score=2.0))]) == [None]
+        store: Any = HidingAgg(plain)
+        expected = ActivityAgg(KEY, T, {"score:content": 2.0}, None)
+        (mended,) = mend(store, [drift(store, expected)], [expected], METRICS, NOW, prune=False)
+        assert mended.left == []
+        (row,) = plain.read_aggregates([KEY])
+        assert isinstance(row, AggregateRow)
+        assert row.agg["score:content"] == 2
 
 
 def test_what_does_not_show_and_is_not_in_the_live_table_is_told() -> None:
