@@ -6,7 +6,7 @@ import apache_beam as beam
 
 from group_scores.pipelines.options import Job
 from group_scores.transforms.await_attempt import AwaitAttempt
-from group_scores.transforms.batching import Outcome
+from group_scores.transforms.batching import SCANNED, BatchSize, Outcome
 from group_scores.transforms.certificate import RequestCertificates
 from group_scores.transforms.check_content import CheckContent
 from group_scores.transforms.combine_attempts import CombineAttempts
@@ -30,7 +30,8 @@ def build(root: beam.Pipeline, job: Job) -> beam.PCollection:
     from_scan = job.source.gives == "attempts"
     best = _best_of_scan(root, job) if from_scan else _best_of_events(root, job)
     updates = best | "MergeAgg" >> MergeAgg(job.metrics)
-    write_agg = WriteAgg(job.store, job.metrics, job.retry, changed_only=from_scan)
+    size = SCANNED if from_scan else BatchSize()
+    write_agg = WriteAgg(job.store, job.metrics, job.retry, size, changed_only=from_scan)
     processed = _keep(job, "WriteAgg", updates | "WriteAgg" >> write_agg)
     if job.cert_events:
         _ = processed | "RequestCertificates" >> RequestCertificates(job.cert_events, job.retry)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
+from functools import lru_cache
 
 import msgspec
 
@@ -12,7 +13,8 @@ from group_scores.scores.best_score import BestScore, StoredAttempt, counts
 from group_scores.scores.keys import ActivityKey
 
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = date(1970, 1, 1)
+_DAY_MS = 86_400_000
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 _VALUES: dict[str, Callable[[BestScore], float | None]] = {
@@ -84,7 +86,8 @@ def activity_agg(
 
 def to_int(value: float) -> int:
     """Truncate towards zero and clamp to 32 bits: what `agg map<text, int>` can hold."""
-    return max(_INT_MIN, min(_INT_MAX, math.trunc(value)))
+    whole = int(value)
+    return whole if _INT_MIN <= whole <= _INT_MAX else (_INT_MAX if whole > 0 else _INT_MIN)
 
 
 class _Detail(msgspec.Struct):
@@ -94,6 +97,9 @@ class _Detail(msgspec.Struct):
     content_id: str
     max_score: float | None
     type: str = "attempt_metrics"
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def agg_details(attempts: Iterable[StoredAttempt]) -> list[str]:
@@ -107,7 +113,7 @@ def agg_details(attempts: Iterable[StoredAttempt]) -> list[str]:
         key=lambda a: (a.content_id, a.last_attempted_on_ms or 0, a.attempt_id),
     )
     return [
-        msgspec.json.encode(
+        _encode(
             _Detail(
                 attempt.attempt_id,
                 detail_time(attempt.last_attempted_on_ms),
@@ -129,13 +135,21 @@ def detail_time(value_ms: int | None) -> str | None:
     """
     if value_ms is None:
         return None
+    days, left_ms = divmod(value_ms, _DAY_MS)
+    day = _date(days)
+    if day is None:
+        return None
+    hours, left_ms = divmod(left_ms, 3_600_000)
+    minutes, left_ms = divmod(left_ms, 60_000)
+    half = "AM" if hours < 12 else "PM"
+    return f"{day}, {hours % 12 or 12}:{minutes:02}:{left_ms // 1000:02} {half}"
+
+
+@lru_cache(10_000)  # attempts are of a few days, and this is most of a detail's cost
+def _date(days: int) -> str | None:
+    """Format the day that is so many after 1 January 1970."""
     try:
-        time = _EPOCH + timedelta(milliseconds=value_ms)
+        day = _EPOCH + timedelta(days)
     except OverflowError:
         return None
-    hour = time.hour % 12 or 12
-    half = "AM" if time.hour < 12 else "PM"
-    return (
-        f"{_MONTHS[time.month - 1]} {time.day}, {time.year}, "
-        f"{hour}:{time.minute:02}:{time.second:02} {half}"
-    )
+    return f"{_MONTHS[day.month - 1]} {day.day}, {day.year}"

@@ -61,8 +61,13 @@ def best_scores(attempts: Iterable[StoredAttempt]) -> dict[str, BestScore]:
         if not counts(attempt):
             continue
         content = attempt.content_id
-        number[content] = number.get(content, 0) + 1
-        if content not in best or _rank(attempt) > _rank(best[content]):
+        other = best.get(content)
+        if other is None:
+            best[content] = attempt
+            number[content] = 1
+            continue
+        number[content] += 1
+        if _rank(attempt) > _rank(other):
             best[content] = attempt
     return {
         content: BestScore(

@@ -95,6 +95,15 @@ class Store(Protocol):
         Where the store cannot tell a key's time it is the one in `agg_last_updated`.
         """
 
+    def hold(
+        self, updates: Sequence[ActivityAgg], metrics: Sequence[str]
+    ) -> list[bool | StoreFault]:
+        """Tell of each update whether its row needs nothing: it has all of it, nothing to prune.
+
+        False may mean that it is not known without `read_aggregates`, of which this is the quick
+        form. May be repeated freely.
+        """
+
     def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
         """Put each update's keys into the row's maps at its `t_us`: newest wins, key by key.
 

@@ -38,6 +38,11 @@ class BatchSize:
     bytes: int = 16 * 1024 * 1024
 
 
+SCANNED = BatchSize(4_000)
+"""A batch of what a scan gives: the more learners there are, the more of one course and batch are
+looked up by one statement."""
+
+
 class BatchingDoFn(beam.DoFn, Generic[T]):
     """Call `flush` with every full batch and with the rest at the end of the bundle.
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from group_scores.stores import AttemptsRead, StoreConfig
+from group_scores.scores import agg_details, best_scores
+from group_scores.stores import StoreConfig
 from group_scores.transforms.elements import AttemptsPage, BestScores
-from group_scores.transforms.fetch_best_score import best_scores_of
 from group_scores.transforms.resources import shared_store
 from group_scores.transforms.retry import Retry
 
@@ -17,9 +17,16 @@ from group_scores.transforms.retry import Retry
 def combine_attempts(page: AttemptsPage, *, details: bool) -> Iterator[BestScores]:
     """Yield the best scores of every assessment of each learner of the page."""
     for learner in page.learners:
-        contents = list(dict.fromkeys(attempt.content_id for attempt in learner.attempts))
-        read = AttemptsRead(page.t_us, learner.attempts)
-        yield best_scores_of(learner.key, read, contents, details=details)
+        attempts = learner.attempts
+        yield BestScores(
+            learner.key,
+            page.t_us,
+            best_scores(attempts),
+            list(dict.fromkeys([attempt.content_id for attempt in attempts])),
+            agg_details(attempts) if details else None,
+            None,  # certificates are asked for by events
+            [],
+        )
 
 
 class _CombineFn(beam.DoFn):

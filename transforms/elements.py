@@ -24,6 +24,7 @@ from group_scores.scores import (
 from group_scores.stores import AttemptsRead
 
 T = TypeVar("T", bound=msgspec.Struct)
+_LEARNER_BYTES = 500  # some attempts
 
 
 class ParsedEvent(msgspec.Struct, frozen=True):
@@ -71,6 +72,10 @@ class AttemptsPage(msgspec.Struct, frozen=True):
 
     t_us: int
     learners: list[LearnerAttempts]
+
+    def estimated_bytes(self) -> int:
+        """Return about how many bytes it has encoded: runners ask often, and would encode it."""
+        return _LEARNER_BYTES * len(self.learners)
 
 
 class BestScores(msgspec.Struct, frozen=True):
@@ -125,6 +130,12 @@ class StructCoder(beam.coders.Coder):
     def encode(self, value: Any) -> bytes:
         """Return the record's bytes."""
         return self._encoder.encode(value)
+
+    def estimate_size(self, value: Any) -> int:
+        """Return the number of bytes, or about so many of what is large."""
+        if isinstance(value, AttemptsPage):
+            return value.estimated_bytes()
+        return len(self.encode(value))
 
     def decode(self, encoded: bytes) -> Any:
         """Return the record."""

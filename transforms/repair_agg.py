@@ -38,11 +38,16 @@ def find_drift(
     store: Store, expected: Sequence[ActivityAgg], metrics: Sequence[str], retry: Retry
 ) -> list[RowDrift]:
     """Return, for each update, how the row as it stands differs from it."""
-    rows = read_rows(store, [agg.key for agg in expected], retry)
     if not store.wants_details:  # the list is nobody's business then
         expected = [ActivityAgg(agg.key, agg.t_us, agg.metrics, None) for agg in expected]
+    held = retry.each(expected, lambda some, _: store.hold(some, metrics))
+    others = [agg.key for agg, held in zip(expected, held, strict=True) if held is not True]
+    rows = read_rows(store, others, retry)
     return [
-        row_drift(agg, rows[agg.key], maps=store.value_maps, metrics=metrics) for agg in expected
+        row_drift(agg, rows[agg.key], maps=store.value_maps, metrics=metrics)
+        if agg.key in rows
+        else RowDrift(agg.key, agg.t_us, [], None, [], False)
+        for agg in expected
     ]
 
 

@@ -13,7 +13,7 @@ from apache_beam.metrics import Metrics
 from group_scores.scores import METRICS
 from group_scores.scores.drift import Difference, RowDrift
 from group_scores.stores import Store, StoreConfig
-from group_scores.transforms.batching import NAMESPACE, BatchingDoFn, BatchSize
+from group_scores.transforms.batching import NAMESPACE, SCANNED, BatchingDoFn, BatchSize
 from group_scores.transforms.elements import ActivityUpdate
 from group_scores.transforms.repair_agg import find_drift, mend, to_mend
 from group_scores.transforms.resources import shared_store
@@ -90,6 +90,9 @@ class _VerifyFn(BatchingDoFn[ActivityUpdate]):
         self._prune = prune
         self._rows = Metrics.counter(NAMESPACE, "aggregates_compared")
 
+    def size_of(self, element: ActivityUpdate) -> int:
+        return sum(map(len, element.agg.details or ()))
+
     def flush(self, batch: list[ActivityUpdate]) -> Iterator[int]:
         store = self._retry.call(lambda: shared_store(self._store))
         reports = verify_rows(
@@ -121,7 +124,7 @@ class VerifyAgg(beam.PTransform):
     report: str
     metrics: tuple[str, ...] = METRICS
     retry: Retry = Retry()
-    size: BatchSize = BatchSize()
+    size: BatchSize = SCANNED
     repair: bool = False
     prune: bool = False
 

@@ -164,7 +164,8 @@ class _WriteFn(BatchingDoFn[ActivityUpdate]):
         self._unchanged = Metrics.counter(NAMESPACE, "aggregates_unchanged")
 
     def size_of(self, element: ActivityUpdate) -> int:
-        return sum(len(record.value) for record in element.records)
+        events = sum(len(record.value) for record in element.records)
+        return events + sum(map(len, element.agg.details or ()))
 
     def flush(
         self, batch: list[ActivityUpdate]

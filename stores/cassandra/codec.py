@@ -16,6 +16,7 @@ from group_scores.scores import Question
 
 _SHORT = Struct(">H").pack
 _INT = Struct(">i").pack
+_READ_INT = Struct(">i").unpack_from
 _LONG = Struct(">q").pack
 _DOUBLE = Struct(">d").pack
 _LENGTH_INT = Struct(">ii").pack
@@ -23,6 +24,7 @@ _LENGTH_LONG = Struct(">iq").pack
 _LENGTH_DOUBLE = Struct(">id").pack
 _NULL = _INT(-1)
 
+integer = _INT
 bigint = _LONG
 timestamp_ms = _LONG
 double = _DOUBLE
@@ -74,6 +76,29 @@ def map_of_timestamp(keys: Sequence[str], value_ms: int) -> bytes:
         name = key.encode()
         parts += (_INT(len(name)), name, time)
     return b"".join(parts)
+
+
+def sized_integer(value: int) -> bytes:
+    """Encode a map's value of type `int`, with its length."""
+    return _LENGTH_INT(4, value)
+
+
+def sized_double(value: float) -> bytes:
+    """Encode a map's value of type `double`, with its length."""
+    return _LENGTH_DOUBLE(8, value)
+
+
+def entries(data: bytes) -> set[bytes]:
+    """Return the entries of an encoded map: each its key and its value, with their lengths."""
+    (count,) = _READ_INT(data)
+    found: set[bytes] = set()
+    start = 4
+    for _ in range(count):
+        middle = start + 4 + _READ_INT(data, start)[0]
+        end = middle + 4 + _READ_INT(data, middle)[0]
+        found.add(data[start:end])
+        start = end
+    return found
 
 
 def list_of(values: Sequence[bytes]) -> bytes:

@@ -86,6 +86,7 @@ class Statements:
             self._row, self._rows = _both(session, schema, [*columns, *times], key)
         except InvalidRequest:  # before 5.0 Cassandra tells no times of what is in a collection
             self._row, self._rows = _both(session, schema, columns, key)
+        self._values, self._many_values = _both(session, schema, columns, key)
 
     # Reads
 
@@ -113,6 +114,15 @@ class Statements:
         return _lookup(
             self._row,
             self._rows,
+            lookups,
+            lambda course, user, context: [_TYPE, course, user, context],
+        )
+
+    def read_values(self, lookups: Sequence[Lookup]) -> Bound:
+        """Return the same read without the times."""
+        return _lookup(
+            self._values,
+            self._many_values,
             lookups,
             lambda course, user, context: [_TYPE, course, user, context],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 from group_scores.scores import ActivityAgg, ActivityKey, AggregateRow, StoredAttempt
@@ -18,13 +19,14 @@ from group_scores.stores.cassandra.packing import (
     pack_lookups,
     pack_rows,
 )
+from group_scores.stores.cassandra.raw_rows import holds
 from group_scores.stores.cassandra.rows import aggregate_row
 from group_scores.stores.cassandra.scan import scan
 from group_scores.stores.cassandra.schema import AGGREGATES, Schema, read_schema
 from group_scores.stores.cassandra.sending import Sender
 from group_scores.stores.cassandra.session import connect
 from group_scores.stores.cassandra.statements import Statements
-from group_scores.stores.cassandra.wire import Bound
+from group_scores.stores.cassandra.wire import Bound, RawCollections
 from group_scores.stores.clock import ClusterClock
 from group_scores.stores.errors import (
     AddressError,
@@ -59,6 +61,7 @@ class CassandraStore:
         in_flight: int = IN_FLIGHT,
     ) -> None:
         self._address = address
+        self._in_flight = in_flight
         self._session = connect(address)
         try:
             self._schema = read_schema(self._session.cluster.metadata.keyspaces[address.keyspace])
@@ -82,6 +85,13 @@ class CassandraStore:
             (self._statements.aggregate_lookup, self._statements.read_aggregates),
         ):
             self._session.execute(read([lookup(0, _NOBODY)]))
+
+    @cached_property
+    def _raw_sender(self) -> Sender:
+        """Sends reads whose collections stay bytes: the driver decides that by the session."""
+        session = self._session.cluster.connect()
+        session.client_protocol_handler = RawCollections
+        return Sender(session, self._address.keyspace, self._in_flight)
 
     @property
     def wants_details(self) -> bool:
@@ -135,18 +145,37 @@ class CassandraStore:
             return AggregateRow({}, {}, {}, [])
         return aggregate_row(self._schema.aggregate_values, rows[0][1:])
 
+    def hold(
+        self, updates: Sequence[ActivityAgg], metrics: Sequence[str]
+    ) -> list[bool | StoreFault]:
+        """See `Store`."""
+        columns = self._schema.aggregate_values
+        rows = self._look_up(
+            [update.key for update in updates],
+            self._statements.aggregate_lookup,
+            self._statements.read_values,
+            lambda rows: dict(zip(columns, rows[0][1:], strict=True)) if rows else {},
+            self._raw_sender,
+        )
+        return [
+            row
+            if isinstance(row, StoreFault)
+            else holds(update, row, maps=self._columns, metrics=metrics)
+            for update, row in zip(updates, rows, strict=True)
+        ]
+
     def _look_up(
         self,
         keys: Sequence[ActivityKey],
         lookup: Callable[[int, ActivityKey], Lookup],
         statement: Callable[[list[Lookup]], Bound],
         make: Callable[[Sequence[tuple[Any, ...]]], T],
+        sender: Sender | None = None,
     ) -> list[T | StoreFault]:
         results: dict[int, T | StoreFault] = {}
         lookups = _built(keys, lookup, results)
-        for group, outcome in self._sender.send(
-            pack_lookups(lookups, self._sender.replica, self._limits), statement
-        ):
+        groups = pack_lookups(lookups, self._sender.replica, self._limits)
+        for group, outcome in (sender or self._sender).send(groups, statement):
             if isinstance(outcome, StoreFault):
                 results.update((one.item, outcome) for one in group)
                 continue

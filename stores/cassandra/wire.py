@@ -1,8 +1,10 @@
-"""Two ways in which values travel differently from the driver's own."""
+"""Three ways in which values travel differently from the driver's own."""
 
 from __future__ import annotations
 
-from cassandra.cqltypes import DateType, LongType
+from typing import Any
+
+from cassandra.cqltypes import BytesType, DateType, ListType, LongType, MapType
 from cassandra.protocol import ProtocolHandler, ResultMessage
 from cassandra.query import BoundStatement, PreparedStatement
 
@@ -47,4 +49,20 @@ class IntegerTimes(ProtocolHandler):  # type: ignore[misc]
     message_types_by_opcode = {  # noqa: RUF012
         **ProtocolHandler.message_types_by_opcode,
         ResultMessage.opcode: _Result,
+    }
+
+
+class _RawResult(_Result):
+    @classmethod
+    def read_type(cls, f: Any, user_type_map: Any) -> Any:
+        cql_type = super().read_type(f, user_type_map)
+        return BytesType if issubclass(cql_type, MapType | ListType) else cql_type
+
+
+class RawCollections(IntegerTimes):
+    """Reads maps and lists as the bytes that the node sent."""
+
+    message_types_by_opcode = {  # noqa: RUF012
+        **IntegerTimes.message_types_by_opcode,
+        ResultMessage.opcode: _RawResult,
     }

@@ -141,14 +141,9 @@ class Link:
     def read_attempts(
         self, keys: Sequence[ActivityKey], *, for_writing: bool = False
     ) -> list[AttemptsRead | StoreFault]:
-        results: list[AttemptsRead | StoreFault] = []
-        for key in keys:
-            self._step()
-            if _FATES[self._world.tape.next(len(_FATES))] == _LOST:
-                results.append(StoreTransientError("lost"))
-            else:
-                results += self._store.read_attempts([key], for_writing=for_writing)
-        return results
+        return self._read(
+            lambda some: self._store.read_attempts(some, for_writing=for_writing), keys
+        )
 
     @property
     def value_maps(self) -> tuple[str, ...]:
@@ -159,13 +154,21 @@ class Link:
         yield from self._store.scan(table, selection)
 
     def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
-        results: list[AggregateRow | StoreFault] = []
-        for key in keys:
+        return self._read(self._store.read_aggregates, keys)
+
+    def hold(
+        self, updates: Sequence[ActivityAgg], metrics: Sequence[str]
+    ) -> list[bool | StoreFault]:
+        return self._read(lambda some: self._store.hold(some, metrics), updates)
+
+    def _read(self, read: Callable[[Sequence[Any]], list[Any]], items: Iterable[Any]) -> list[Any]:
+        results: list[Any] = []
+        for item in items:
             self._step()
             if _FATES[self._world.tape.next(len(_FATES))] == _LOST:
                 results.append(StoreTransientError("lost"))
             else:
-                results += self._store.read_aggregates([key])
+                results += read([item])
         return results
 
     def write_attempts(self, writes: Sequence[AttemptWrite]) -> list[StoreFault | None]:

@@ -13,6 +13,7 @@ import msgspec
 
 from group_scores.scores import ActivityAgg, ActivityKey, Question, StoredAttempt
 from group_scores.scores.attempt import created_on_write_time_us
+from group_scores.scores.drift import row_drift
 from group_scores.stores import (
     AggregateRow,
     AttemptsRead,
@@ -159,6 +160,16 @@ class ModelStore:
                 row["details"].time,
             )
             for row in rows
+        ]
+
+    def hold(
+        self, updates: Sequence[ActivityAgg], metrics: Sequence[str]
+    ) -> list[bool | StoreFault]:
+        rows = self.read_aggregates([update.key for update in updates])
+        return [
+            isinstance(row, AggregateRow)
+            and not row_drift(update, row, maps=self.value_maps, metrics=metrics).differences
+            for update, row in zip(updates, rows, strict=True)
         ]
 
     def scan(self, table: str, selection: Selection) -> Iterator[dict[str, object]]:
