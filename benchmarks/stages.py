@@ -17,9 +17,10 @@ import cassandra.connection
 import psutil
 
 from benchmarks.figures import Stage
-from group_scores.stores.cassandra import CassandraStore
+from group_scores.stores.cassandra import CassandraStore, scan_attempts, table_reader
 from group_scores.stores.sqlite import SqliteStore
 from group_scores.transforms import (
+    combine_attempts,
     dead_letter,
     fetch_best_score,
     merge_agg,
@@ -32,17 +33,21 @@ from group_scores.transforms.kafka.reader import KafkaReader
 
 _CLOCKED: tuple[tuple[Any, str, str], ...] = (
     (KafkaReader, "poll", "read: poll"),
+    (table_reader._Cursor, "fetch", "scan: pages"),
+    (scan_attempts, "_add", "scan: rows to learners"),
+    (combine_attempts, "combine_attempts", "best scores"),
     (parse_event, "parse_record", "parse"),
     (score_attempt, "score_event", "score"),
     (write_attempt, "write_attempts", "write attempts"),
     (fetch_best_score, "fetch_best_scores", "fetch best scores"),
     (merge_agg, "merge_agg", "merge"),
     (write_agg, "write_aggregates", "write aggregates"),
+    (write_agg, "write_changed", "compare and write aggregates"),
     (dead_letter, "write_dead_letters", "dead letters"),
     *(
         (store, method, f"store: {method.replace('_', ' ')}")
         for store in (CassandraStore, SqliteStore)
-        for method in ("read_attempts", "write_attempts", "write_aggregates")
+        for method in ("read_attempts", "write_attempts", "write_aggregates", "hold")
     ),
 )
 _CLIENT_THREADS = {"event_loop": "driver's thread", "kafka": "Kafka client's threads"}

@@ -27,7 +27,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What a process is to run and to measure.
 
     `loop` and `pipeline` do all the work, `read_plain` and `read_beam` only read the topic;
-    `scan_plain` and `scan_beam` only read the attempts, `reaggregate` compares all rows with them.
+    `scan_plain` and `scan_beam` only read the attempts, `reaggregate` compares all rows with them,
+    and `verify` looks for rows without any, too.
     """
 
     kind: Literal[
@@ -38,6 +39,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         "scan_plain",
         "scan_beam",
         "reaggregate",
+        "verify",
     ]
     source: str
     store: str = ""
@@ -89,7 +91,7 @@ def measure(work: Work) -> Measured:
         cpu_s=cpu_s,
         servers_cpu_s={name: _cpu_s(server) - before[name] for name, server in servers.items()},
         peak_mb=peak_mb(),
-        stages=clocks.stages("Beam" if work.kind == "pipeline" else "the loop") if clocks else [],
+        stages=clocks.stages("the loop" if work.kind == "loop" else "Beam") if clocks else [],
         requests=dict(clocks.requests) if clocks else {},
     )
 
@@ -135,14 +137,7 @@ def _ready_pipeline(work: Work, clocks: Any) -> Callable[[], int]:
     job = Job(parse_source(work.source), StoreConfig(work.store), work.dead_letters)
     _import_runner(options)
     launch.check(job)
-    if clocks:
-        close = launch.close_shared
-
-        def stop_and_close() -> None:
-            clocks.stop()
-            close()
-
-        launch.close_shared = stop_and_close  # type: ignore[attr-defined]
+    _stop_at_the_end(launch, clocks)
     return lambda: int(launch.run(job, options)["events"])
 
 
@@ -212,7 +207,7 @@ def _ready_scan_beam(work: Work, _: Any) -> Callable[[], int]:
     return run
 
 
-def _ready_reaggregate(work: Work, _: Any) -> Callable[[], int]:
+def _ready_reaggregate(work: Work, clocks: Any) -> Callable[[], int]:
     from group_scores.pipelines import Job
     from group_scores.pipelines.sources import parse_source
     from group_scores.runners import launch
@@ -223,6 +218,7 @@ def _ready_reaggregate(work: Work, _: Any) -> Callable[[], int]:
     job = Job(parse_source(work.source), StoreConfig(work.store), work.dead_letters)
     _import_runner(options)
     launch.check(job)
+    _stop_at_the_end(launch, clocks)
 
     def run() -> int:
         counts = launch.run(job, options)
@@ -231,6 +227,43 @@ def _ready_reaggregate(work: Work, _: Any) -> Callable[[], int]:
         return int(counts["attempts_read"])
 
     return run
+
+
+def _ready_verify(work: Work, _: Any) -> Callable[[], int]:
+    from group_scores.pipelines import VerifyJob
+    from group_scores.pipelines.sources import parse_source
+    from group_scores.runners import launch
+    from group_scores.runners.beam_options import pipeline_options
+    from group_scores.stores import StoreConfig
+    from group_scores.transforms.resources import shared_store
+
+    options = pipeline_options([], [])
+    store = StoreConfig(work.store)
+    t_us = shared_store(store).now_us()
+    job = VerifyJob(parse_source(work.source), store, f"{work.dead_letters}.drift", t_us)
+    _import_runner(options)
+    launch.check_verify(job)
+
+    def run() -> int:
+        counts = launch.run_verify(job, options)
+        if any(counts[f"drift_{kind}"] for kind in ("missing", "stale", "orphaned")):
+            raise RuntimeError("there was something that differs")
+        return int(counts["attempts_read"])
+
+    return run
+
+
+def _stop_at_the_end(launch: Any, clocks: Any) -> None:
+    """Stop the clocks when the run closes what it has opened."""
+    if not clocks:
+        return
+    close = launch.close_shared
+
+    def stop_and_close() -> None:
+        clocks.stop()
+        close()
+
+    launch.close_shared = stop_and_close
 
 
 def _counter(pipeline: Any, namespace: str, name: str) -> int:
@@ -254,6 +287,7 @@ _READY: dict[str, Callable[[Work, Any], Callable[[], int]]] = {
     "scan_plain": _ready_scan_plain,
     "scan_beam": _ready_scan_beam,
     "reaggregate": _ready_reaggregate,
+    "verify": _ready_verify,
 }
 
 

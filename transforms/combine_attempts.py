@@ -9,24 +9,23 @@ import apache_beam as beam
 
 from group_scores.scores import agg_details, best_scores
 from group_scores.stores import StoreConfig
-from group_scores.transforms.elements import AttemptsPage, BestScores
+from group_scores.transforms.elements import AttemptsPage, BestScores, LearnerAttempts
 from group_scores.transforms.resources import shared_store
 from group_scores.transforms.retry import Retry
 
 
-def combine_attempts(page: AttemptsPage, *, details: bool) -> Iterator[BestScores]:
-    """Yield the best scores of every assessment of each learner of the page."""
-    for learner in page.learners:
-        attempts = learner.attempts
-        yield BestScores(
-            learner.key,
-            page.t_us,
-            best_scores(attempts),
-            list(dict.fromkeys([attempt.content_id for attempt in attempts])),
-            agg_details(attempts) if details else None,
-            None,  # certificates are asked for by events
-            [],
-        )
+def combine_attempts(learner: LearnerAttempts, t_us: int, *, details: bool) -> BestScores:
+    """Return the best scores of every assessment of a learner, as of the scan's time."""
+    attempts = learner.attempts
+    return BestScores(
+        learner.key,
+        t_us,
+        best_scores(attempts),
+        list(dict.fromkeys([attempt.content_id for attempt in attempts])),
+        agg_details(attempts) if details else None,
+        None,  # certificates are asked for by events
+        [],
+    )
 
 
 class _CombineFn(beam.DoFn):
@@ -36,7 +35,9 @@ class _CombineFn(beam.DoFn):
 
     def process(self, page: AttemptsPage) -> Iterator[BestScores]:
         store = self._retry.call(lambda: shared_store(self._store))
-        return combine_attempts(page, details=store.wants_details)
+        details = store.wants_details
+        for learner in page.learners:
+            yield combine_attempts(learner, page.t_us, details=details)
 
 
 @dataclass
