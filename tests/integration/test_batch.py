@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -221,6 +222,44 @@ def test_beside_a_stream_no_newer_score_is_lost(
             runs += 1
     assert process.returncode == 0
     assert runs >= 2
+    messages = plain.messages + [one for _, one in events]
+    assert not differences(Tables.read(plain.address), messages)
+    assert plain.verify().code == 0
+
+
+def test_an_hour_old_snapshot_beside_a_stream_overwrites_nothing(
+    cassandra: CassandraServer,
+    kafka: KafkaServer,
+    topic: Callable[..., str],
+    plain: Courses,
+) -> None:
+    """The rows are lost, a snapshot brings them back, and the stream goes on meanwhile."""
+    cassandra.nodetool("flush", plain.keyspace)
+    cassandra.nodetool("snapshot", "-t", "hourly", plain.keyspace)
+    taken_ms = int(time.time() * 1000) - 3_600_000
+    (table,) = (cassandra.data / plain.keyspace).glob("assessment_aggregator-*")
+    source = f"snapshot:{table / 'snapshots' / 'hourly'}?taken={taken_ms}&rf=1&nodes=1"
+    lost = plain.rows()
+    plain.truncate()
+    name = topic(partitions=2)
+    kafka.create_topic(f"{name}.failed", 1)
+    events = list(simulate(Simulation(4_000, 72, redeliver=0.1, shuffle=0.2)))
+    produce(kafka.bootstrap, name, events)
+    stream = arguments("run", source=f"kafka://{kafka.bootstrap}/{name}", store=plain.address)
+    written = []
+    with subprocess.Popen(stream, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None or not written:
+            summary = run("run", source=source, store=plain.address)
+            written.append(summary["aggregates_written"])
+    assert process.returncode == 0
+    assert written[0] > 0
+    # Once more, when the stream is over: whatever is newer stays, and nothing is left to write.
+    final = plain.rows()
+    assert run("run", source=source, store=plain.address)["aggregates_written"] == 0
+    assert plain.rows() == final
+    times = [value for row in final for value in row["agg_last_updated"].values()]
+    assert min(times) <= taken_ms < max(times)
+    assert len(final) > len(lost)
     messages = plain.messages + [one for _, one in events]
     assert not differences(Tables.read(plain.address), messages)
     assert plain.verify().code == 0
