@@ -42,7 +42,7 @@ _POLL_MS = 1000
 _POLL_RECORDS = 100  # between two looks at the clock
 _POLL_BYTES = 8 << 20
 _FIRST_MS: int = MIN_TIMESTAMP.micros // 1000
-_WINDOWS = (GlobalWindow(),)  # what follows an Impulse is in no other
+WINDOWS = (GlobalWindow(),)  # what follows an Impulse is in no other
 _LAST_MS: int = GlobalWindow().max_timestamp().micros // 1000
 
 PartitionRange = tuple[int, int, int]
@@ -276,12 +276,12 @@ class _ReadFn(beam.DoFn):
                 progress.stopped = True
                 return
             for record in records:
-                time_ms = _event_time_ms(record.timestamp_ms)
+                time_ms = event_time_ms(record.timestamp_ms)
                 progress.time_ms = max(progress.time_ms, time_ms)
                 yield windowed_value.create(
                     SourceRecord(record.value, topic, partition, record.offset),
                     time_ms * 1000,
-                    _WINDOWS,
+                    WINDOWS,
                 )
             progress.claimed = records[-1].offset if records else progress.claimed
             progress.position = reader.position(partition)
@@ -317,7 +317,7 @@ def _claim_gap(tracker: Any, progress: _Progress) -> None:
         tracker.try_claim(progress.position - 1)
 
 
-def _event_time_ms(timestamp_ms: int) -> int:
+def event_time_ms(timestamp_ms: int) -> int:
     """The record's time, as far as Beam can tell it; without one, now."""
     if timestamp_ms < 0:
         return int(time.time() * 1000)

@@ -1,0 +1,255 @@
+"""StreamFromKafka: an endless read of a topic, as a timer that sets itself again.
+
+The bounded read hands the rest of a partition back to the runner after each turn. Flink keeps a
+little of every such hand-over in its checkpoints for ever (apache/beam#27648), so a read that lasts
+for months must not. Here the offsets are keyed state: a few bytes a partition, whatever was read.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import msgspec
+from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.core import RestrictionProvider, WatermarkEstimatorProvider
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.utils import windowed_value
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
+
+from group_scores.scores.record import SourceRecord
+from group_scores.transforms.batching import NAMESPACE
+from group_scores.transforms.kafka.address import KafkaAddress
+from group_scores.transforms.kafka.group import Committer
+from group_scores.transforms.kafka.read import WINDOWS, event_time_ms
+from group_scores.transforms.kafka.reader import KafkaReader, OffsetJump
+from group_scores.transforms.kafka.share import Shares
+from group_scores.transforms.kafka.topic import RETRY_S
+from group_scores.transforms.resources import shared
+
+log = logging.getLogger(__name__)
+
+_HOLD = Duration(seconds=30 * 86_400)
+_POLL_MS = 150
+"""How long a call waits where nothing comes. It holds up the checkpoint for so long."""
+_COMMIT_S = 1.0
+_WITHOUT_S = 5  # a reader without a partition
+
+
+@dataclass(frozen=True)
+class Call:
+    """How much is read at once: what a bundle of the runner gets from one timer."""
+
+    max_records: int = 1_000
+    max_bytes: int = 16 << 20
+    max_seconds: float = 0.5
+
+
+@dataclass
+class StreamFromKafka(beam.PTransform):
+    """Read a topic for ever, from where the address says, or where the runner's state stands.
+
+    `readers` share the partitions, each has those whose number it is modulo their number, and finds
+    new ones. With the keys of `readers` a runner can spread them over its workers. Offsets are
+    committed to the address's group when the bundle that read them has ended well: what is fused
+    with the read has been written by then. So there must be no shuffle in between.
+    """
+
+    address: KafkaAddress
+    readers: tuple[bytes, ...] = (b"0",)
+    call: Call = Call()
+    retry_s: float = RETRY_S
+
+    def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+        """Nothing -> SourceRecord."""
+        stream = _StreamFn(self.address, len(self.readers), self.call, self.retry_s)
+        return (
+            root
+            | "Now" >> beam.Impulse()
+            | "Readers"
+            >> beam.ParDo(_ReadersFn(self.readers)).with_output_types(tuple[bytes, int])
+            | "Records" >> beam.ParDo(stream).with_output_types(SourceRecord)
+        )
+
+
+class _NeverDone(RestrictionTracker):
+    """Of the one restriction that there is: whether its element has been emitted."""
+
+    def __init__(self, emitted: bool) -> None:
+        self._emitted = emitted
+        self._split = False
+
+    def current_restriction(self) -> bool:
+        return self._emitted
+
+    def try_claim(self, _: object) -> bool:
+        return not self._split
+
+    def try_split(self, _: float) -> tuple[bool, bool] | None:
+        if self._split:
+            return None
+        self._split = True
+        return True, True
+
+    def check_done(self) -> None:
+        """It is handed back, always."""
+
+    def current_progress(self) -> RestrictionProgress:
+        return RestrictionProgress(fraction=0.0)
+
+    def is_bounded(self) -> bool:
+        return False
+
+
+class _Forever(RestrictionProvider):
+    def initial_restriction(self, _: bytes) -> bool:
+        return False
+
+    def create_tracker(self, restriction: bool) -> _NeverDone:
+        return _NeverDone(restriction)
+
+    def restriction_size(self, _: bytes, __: bool) -> int:
+        return 1
+
+    def restriction_coder(self) -> beam.coders.Coder:
+        return beam.coders.BooleanCoder()
+
+
+class _Held(WatermarkEstimatorProvider):
+    def initial_estimator_state(self, _: bytes, __: bool) -> Timestamp:
+        return MIN_TIMESTAMP
+
+    def create_watermark_estimator(self, state: Timestamp) -> ManualWatermarkEstimator:
+        return ManualWatermarkEstimator(state)
+
+    def estimator_state_coder(self) -> beam.coders.Coder:
+        return beam.coders.TimestampCoder()
+
+
+class _ReadersFn(beam.DoFn):
+    """Start the readers once, and never end: an input that has ended fires no timers."""
+
+    def __init__(self, readers: tuple[bytes, ...]) -> None:
+        self._readers = readers
+
+    @beam.DoFn.unbounded_per_element()
+    def process(
+        self,
+        _: bytes,
+        tracker: Any = beam.DoFn.RestrictionParam(_Forever()),
+        estimator: Any = beam.DoFn.WatermarkEstimatorParam(_Held()),
+    ) -> Iterator[tuple[bytes, int]]:
+        if not tracker.current_restriction():
+            for number, key in enumerate(self._readers):
+                yield key, number
+        tracker.defer_remainder(_HOLD)
+
+
+class _State(msgspec.Struct):
+    """What a reader goes on from: its number, and the next offset by partition."""
+
+    reader: int
+    offsets: dict[int, int]
+
+
+_STATE = msgspec.msgpack.Decoder(_State)
+
+
+class _StreamFn(beam.DoFn):
+    """Read a share of the partitions each time the timer fires."""
+
+    STATE = ReadModifyWriteStateSpec("state", beam.coders.BytesCoder())
+    AGAIN = TimerSpec("again", TimeDomain.REAL_TIME)
+
+    def __init__(self, address: KafkaAddress, readers: int, call: Call, retry_s: float) -> None:
+        self._address = address
+        self._readers = readers
+        self._call = call
+        self._retry_s = retry_s
+        self._records = Metrics.counter(NAMESPACE, "kafka_records")
+        self._bytes = Metrics.counter(NAMESPACE, "kafka_bytes")
+        self._lost = Metrics.counter(NAMESPACE, "kafka_offsets_lost")
+        self._failures = Metrics.counter(NAMESPACE, "kafka_commit_failures")
+        self._lag = Metrics.gauge(NAMESPACE, "kafka_lag")
+        self._unsafe: dict[int, tuple[int, int]] = {}
+        self._committed_s = 0.0
+
+    def start_bundle(self) -> None:
+        """Commit what the bundle before this one has read: with it, all that follows has ended.
+
+        A bundle that failed takes its instance with it.
+        """
+        if self._unsafe and time.monotonic() - self._committed_s >= _COMMIT_S:
+            committer = shared(Committer, self._address)
+            for partition, (offset, generation) in self._unsafe.items():
+                committer.commit(partition, offset, generation)
+            self._failures.inc(committer.take_failures())
+            self._unsafe.clear()
+            self._committed_s = time.monotonic()
+
+    def process(
+        self,
+        element: tuple[bytes, int],
+        state: Any = beam.DoFn.StateParam(STATE),
+        again: Any = beam.DoFn.TimerParam(AGAIN),
+    ) -> None:
+        state.write(msgspec.msgpack.encode(_State(element[1], {})))
+        again.set(Timestamp.now())
+
+    @on_timer(AGAIN)
+    def read(
+        self,
+        state: Any = beam.DoFn.StateParam(STATE),
+        again: Any = beam.DoFn.TimerParam(AGAIN),
+    ) -> Iterator[WindowedValue]:
+        """Read what there is, up to the size of a call, and set the timer again."""
+        known = _STATE.decode(state.read())
+        share = shared(Shares, self._address).of(known.reader, self._readers, self._retry_s)
+        with share.reading(known.offsets) as (reader, offsets):
+            yield from self._records_of(reader, offsets)
+            self._lost.inc(sum(map(self._gone, reader.take_jumps())))
+            self._lag.set(sum(reader.lag().values()))
+        state.write(msgspec.msgpack.encode(_State(known.reader, offsets)))
+        again.set(Timestamp.now() + (0 if offsets else _WITHOUT_S))
+
+    def _records_of(self, reader: KafkaReader, offsets: dict[int, int]) -> Iterator[WindowedValue]:
+        """Yield records and move the offsets on."""
+        call, topic = self._call, self._address.topic
+        count = size = 0
+        ends_s = time.monotonic() + call.max_seconds
+        while count < call.max_records and size < call.max_bytes:
+            wait_ms = 0 if count else _POLL_MS
+            records = reader.poll(wait_ms, call.max_records - count, call.max_bytes - size)
+            for record in records:
+                size += len(record.value)
+                yield windowed_value.create(
+                    SourceRecord(record.value, topic, record.partition, record.offset),
+                    event_time_ms(record.timestamp_ms) * 1000,
+                    WINDOWS,
+                )
+            count += len(records)
+            if not records or time.monotonic() >= ends_s:
+                break
+        self._records.inc(count)
+        self._bytes.inc(size)
+        committer = shared(Committer, self._address)
+        for partition in offsets:
+            position = reader.position(partition)
+            if position != offsets[partition]:
+                offsets[partition] = position
+                self._unsafe[partition] = position, committer.generation(partition)
+
+    def _gone(self, jump: OffsetJump) -> int:
+        """Return how many offsets a jump has lost."""
+        if jump.reason == "deleted":
+            return jump.resumed - jump.expected
+        shared(Committer, self._address).rewind(jump.partition, jump.resumed)
+        return 0
