@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import apache_beam as beam
 
-from group_scores.stores import Selection
+from group_scores.stores import Selection, Store
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
 from group_scores.transforms.files import (
@@ -70,6 +70,9 @@ class Source(Protocol):
         nothing can be read.
         """
 
+    def check_store(self, store: Store) -> None:
+        """Raise AddressError where what it gives would be taken for newer than it is there."""
+
 
 class _Events:
     """What the sources of events have in common."""
@@ -88,6 +91,9 @@ class _Events:
     def selection(self) -> Selection:
         """See `Source`."""
         return Selection()
+
+    def check_store(self, store: Store) -> None:
+        """See `Source`: each event has a time of its own."""
 
 
 @dataclass(frozen=True)

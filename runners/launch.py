@@ -77,8 +77,7 @@ def check(job: Job, timeout_s: float = CHECK_S) -> int | None:
         checks[f"--cert-events {requests}"] = lambda: check_sink(requests, each_s)
     if (index := job.content_index) is not None:
         checks[f"--content-index {index}"] = lambda: _check_index(index)
-    events = probe(checks, timeout_s)["--source"]
-    return events if isinstance(events, int) else None
+    return _checked(job, checks, timeout_s)
 
 
 def check_verify(job: VerifyJob, timeout_s: float = CHECK_S) -> int | None:
@@ -87,8 +86,16 @@ def check_verify(job: VerifyJob, timeout_s: float = CHECK_S) -> int | None:
         "--source": lambda: job.source.check(timeout_s - _MARGIN_S),
         f"--store {job.store.address}": lambda: shared_store(job.store),
     }
-    attempts = probe(checks, timeout_s)["--source"]
-    return attempts if isinstance(attempts, int) else None
+    return _checked(job, checks, timeout_s)
+
+
+def _checked(job: Job | VerifyJob, checks: Checks, timeout_s: float) -> int | None:
+    """Do the checks, then what needs both the source and the store; return how many there are."""
+    end = time.monotonic() + timeout_s
+    found = probe(checks, timeout_s)["--source"]
+    both: Checks = {"--source and --store": lambda: job.source.check_store(shared_store(job.store))}
+    probe(both, max(_MARGIN_S, end - time.monotonic()))
+    return found if isinstance(found, int) else None
 
 
 def probe(checks: Checks, timeout_s: float) -> dict[str, object]:

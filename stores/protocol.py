@@ -67,6 +67,13 @@ class Store(Protocol):
     def value_maps(self) -> tuple[str, ...]:
         """Which maps of values are written: `agg`, `aggregates` or both."""
 
+    @property
+    def cluster(self) -> str | None:
+        """Where the tables are, the same text whatever address leads there; None for a file.
+
+        A copy of them elsewhere, a restored cluster say, has another.
+        """
+
     def now_us(self) -> int:
         """Return the clock that orders aggregates, epoch µs: greater at each call.
 

@@ -75,6 +75,11 @@ class SqliteStore:
         """See `Store`."""
         return tuple(self._maps)
 
+    @property
+    def cluster(self) -> str | None:
+        """See `Store`: a file is somebody's own copy."""
+        return None
+
     def now_us(self) -> int:
         """Return a time from the file itself, so that all its users share one clock."""
         with self._transaction() as db:

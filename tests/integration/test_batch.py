@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 
 from group_scores.runners.simulate import Simulation, simulate
-from tests.command_line import Done, invoke, succeed
+from tests.command_line import Done, invoke, refused, succeed
 from tests.integration.pipeline_runs import Tables, arguments, differences, produce, run
 from tests.servers.cassandra_server import CassandraServer
 from tests.servers.kafka_server import KafkaServer
@@ -135,6 +135,50 @@ def test_a_course_or_a_batch_is_all_that_is_touched(
     address = f"{courses.address}?course={course}"
     done = invoke("verify", "--source", address, "--store", courses.address)
     assert done.code == 0, done.out
+
+
+def test_a_copy_is_read_as_of_its_time_and_never_taken_for_now(
+    plain: Courses, keyspace: Keyspace
+) -> None:
+    """A keyspace that was copied before learners went on: what is newer stays."""
+    copy = keyspace()
+    address = plain.address.replace(plain.keyspace, copy)
+    events = Path("before.jsonl")
+    events.write_bytes(b"".join(one + b"\n" for one in plain.messages[:500]))
+    succeed("run", "--source", str(events), "--store", address)
+    before = plain.rows()
+    for command in ("run", "verify"):
+        line = refused(command, "--source", address, "--store", plain.address)
+        assert "another cluster or keyspace" in line
+        assert "taken=EPOCH_MS" in line
+    future = f"{address}?taken=99999999999999"
+    assert "in the future" in refused("run", "--source", future, "--store", plain.address)
+    assert plain.rows() == before
+
+    taken_ms = min(min(row["agg_last_updated"].values()) for row in before) - 1
+    table = f"{plain.keyspace}.user_activity_agg"
+    row = before[0]
+    plain.session.execute(
+        f"UPDATE {table} USING TIMESTAMP 5 SET agg['score:do_deleted'] = 4 WHERE "
+        "activity_type = 'Course' AND activity_id = %s AND user_id = %s AND context_id = %s",
+        (row["activity_id"], row["user_id"], row["context_id"]),
+    )
+    taken = f"{address}?taken={taken_ms}"
+    done = invoke("verify", "--source", taken, "--store", plain.address, "--format", "jsonl")
+    orphan = (row["user_id"], "orphaned", "agg", "score:do_deleted")
+    assert (done.code, _told(done)) == (3, {orphan})
+    repair = ("--repair", "--prune")
+    succeed("verify", "--source", taken, "--store", plain.address, *repair)
+    succeed("run", "--source", taken, "--store", plain.address)
+    assert plain.rows() == before
+
+
+def test_one_cluster_by_another_address_is_the_same(plain: Courses) -> None:
+    for host in ("localhost", "127.0.0.1,localhost"):
+        source = plain.address.replace("127.0.0.1", host, 1)
+        assert source != plain.address
+        done = invoke("verify", "--source", source, "--store", plain.address)
+        assert done.code == 0, done
 
 
 def test_verify_finds_what_is_planted_and_only_that(plain: Courses) -> None:

@@ -22,6 +22,7 @@ from group_scores.stores import (
     GroupScoresError,
     Selection,
     ServiceUnavailableError,
+    Store,
     StoreConfig,
 )
 from group_scores.transforms.kafka.errors import MessageTooLargeError
@@ -54,6 +55,10 @@ class Fake:
         if self.error:
             raise self.error
         return 7
+
+    def check_store(self, store: Store) -> None:
+        if self.error:
+            raise self.error
 
 
 AWAY = ServiceUnavailableError("it is away")

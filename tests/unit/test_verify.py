@@ -18,6 +18,7 @@ from group_scores.pipelines.sources import Gives
 from group_scores.scores import ActivityAgg, ActivityKey, StoredAttempt
 from group_scores.stores import (
     Selection,
+    Store,
     StoreConfig,
     StoreFault,
     StoreRefusedError,
@@ -79,6 +80,8 @@ class Attempts:
 
     def check(self, timeout_s: float) -> int | None:
         return None
+
+    def check_store(self, store: Store) -> None: ...
 
 
 @pytest.fixture(autouse=True)
