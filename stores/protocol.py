@@ -93,7 +93,7 @@ class Store(Protocol):
         """Write each attempt's row whole: of two writes the one with the greater `write_us` wins.
 
         `created_on` keeps the earliest value written. Atomic for each row. Repeat a write that
-        failed only with a greater `write_us`: a list written twice at one time may be doubled.
+        failed only with another `write_us`: a list written twice at one time may be doubled.
         """
 
     def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
