@@ -41,11 +41,16 @@ class AttemptWrite(msgspec.Struct, frozen=True):
 
 
 class Pruning(msgspec.Struct, frozen=True):
-    """Keys to take out of the maps of one row, as of `t_us`: what was written later stays."""
+    """Keys to take out of the maps of one row, as of `t_us`: what was written later stays.
+
+    `names` go from the maps of values that the store writes, `updated` from `agg_last_updated`: a
+    key that another map still has keeps its time.
+    """
 
     key: ActivityKey
     t_us: int
     names: list[str]
+    updated: list[str]
 
 
 class Selection(msgspec.Struct, frozen=True):

@@ -120,7 +120,7 @@ def write_drift(
     faults = retry.each(writing, write, MAX_TRIES)
     refused = _refused([agg.key for agg in writing], faults)
     pruning = [
-        Pruning(drift.key, drift.t_us, drift.prunable)
+        Pruning(drift.key, drift.t_us, drift.prunable, drift.undatable)
         for drift in drifts
         if prune and drift.prunable
     ]

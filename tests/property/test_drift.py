@@ -75,7 +75,8 @@ def test_after_the_repair_nothing_older_differs(
         (after,) = store.read_aggregates([KEY])
         again = drift(store, expected)
         assert again.differences == []
-        assert (again.update, again.prunable, again.clearable) == (None, [], False)
+        assert (again.update, again.prunable, again.undatable) == (None, [], [])
+        assert not again.clearable
         assert isinstance(before, AggregateRow)
         assert isinstance(after, AggregateRow)
         for column in (*MAPS, "agg_last_updated_ms"):

@@ -221,6 +221,38 @@ class TestVerify:
         assert f"{len({one[0] for one in planted})} rows repaired" in done.out
         assert verify().code == 0
 
+    @pytest.mark.parametrize("column", ["agg", "aggregates"])
+    def test_looks_at_repairs_and_prunes_the_same_maps(self, column: str) -> None:
+        other = "aggregates" if column == "agg" else "agg"
+        row = cells()[0][:3]
+        insert = "INSERT INTO user_activity_agg_cell VALUES (?, ?, ?, ?, ?, ?, ?)"
+        for name in ("agg", "aggregates", "agg_last_updated"):
+            sql(insert, *row, name, "score:do_gone", 3, 5)
+        for name in (column, "agg_last_updated"):
+            sql(insert, *row, name, "score:do_alone", 3, 5)
+        sql(insert, *row, other, "score:do_others", 3, 5)
+        score = cells("map = 'agg' AND key LIKE 'score:%'")[0]
+        sql(
+            f"UPDATE user_activity_agg_cell SET value = 99 WHERE {CELL}",
+            *score[:2],
+            other,
+            score[4],
+        )
+        before = cells(f"map = '{other}'")
+        words = ("--agg-columns", column, "--format", "jsonl")
+        assert told(verify(*words)) == {
+            (row[1], "orphaned", column, "score:do_gone"),
+            (row[1], "orphaned", column, "score:do_alone"),
+        }
+        assert verify(*words, "--repair", "--prune").code == 0
+        assert verify(*words) == (0, "", "")
+        assert cells(f"map = '{other}'") == before
+        gone = "key IN ('score:do_gone', 'score:do_alone') AND value IS NOT NULL"
+        assert {cell[3:5] for cell in cells(gone)} == {
+            ("agg_last_updated", "score:do_gone"),
+            (other, "score:do_gone"),
+        }
+
     def test_what_is_newer_than_the_snapshot_is_no_difference(
         self, planted: set[tuple[str, str, str, str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
