@@ -78,6 +78,11 @@ class CassandraSource(_Attempts):
         """See `Source`."""
         return Selection(self.address.course, self.address.batch)
 
+    @property
+    def rows_s(self) -> float | None:
+        """See `Source`."""
+        return self.address.rows_s
+
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         """See `Source`."""
         return ReadAttempts(self.address, Retry(retry_s), progress)
@@ -130,6 +135,11 @@ class SnapshotSource(_Attempts):
     def selection(self) -> Selection:
         """See `Source`: all of it."""
         return Selection()
+
+    @property
+    def rows_s(self) -> float | None:
+        """See `Source`."""
+        return None
 
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         """See `Source`; there is no server to wait for."""

@@ -51,6 +51,10 @@ class Source(Protocol):
         """Which attempts it gives."""
 
     @property
+    def rows_s(self) -> float | None:
+        """How many rows a second a worker reads at most; None where nothing holds it back."""
+
+    @property
     def dead_letter(self) -> str:
         """The address of the dead letter where the options name none."""
 
@@ -91,6 +95,11 @@ class _Events:
     def selection(self) -> Selection:
         """See `Source`."""
         return Selection()
+
+    @property
+    def rows_s(self) -> float | None:
+        """See `Source`."""
+        return None
 
     def check_store(self, store: Store) -> None:
         """See `Source`: each event has a time of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -57,8 +57,6 @@ class VerifyOptions:
             source=source,
             store=self.store,
             report=report,
-            t_us=source.taken_us or 0,
-            selection=source.selection,
             metrics=parse_metrics(self.metrics),
             retry=Retry(self.store_retry_s),
             repair=self.repair,
@@ -70,16 +68,12 @@ def verify(options: VerifyOptions, own_options: list[str]) -> int:
     """Compare, repair if that is asked for, print, and return the exit code."""
     from group_scores.runners import launch
     from group_scores.runners.beam_options import pipeline_options
-    from group_scores.transforms.resources import shared_store
 
     with tempfile.TemporaryDirectory(prefix="group-scores-verify-") as folder:
         report = os.path.join(folder, "drift.jsonl")
         job = options.job(report)
         beam = pipeline_options(options.beam_options, own_options)
         total = launch.check_verify(job)
-        if not job.t_us:
-            # Before the first attempt is read: a row that is written from now on is no orphan.
-            job = replace(job, t_us=shared_store(job.store).now_us())
         counts = launch.run_verify(job, beam, lambda done: screen.progress("attempts", total, done))
         show = _print_lines if options.format == "jsonl" else drift_screen.show_drift
         remaining = show(read_report(report), counts)

@@ -221,6 +221,53 @@ def test_verify_finds_what_is_planted_and_only_that(plain: Courses) -> None:
     ]
 
 
+def test_every_orphan_is_found_and_only_those_that_are_asked_for(courses: Courses) -> None:
+    """Among them some of which only the list is left, and rows of others."""
+    before = courses.rows()
+    table = f"{courses.keyspace}.user_activity_agg"
+    row = before[0]
+    course, batch = row["activity_id"], row["context_id"]
+    planted = [
+        (a_course, f"gone{n}", a_batch)
+        for n, (a_course, a_batch) in enumerate(
+            [(course, batch), (course, "cb:x"), ("do_x", "cb:x")]
+        )
+    ]
+    for key in planted:
+        courses.session.execute(
+            f"INSERT INTO {table} (activity_type, activity_id, user_id, context_id, agg) "
+            "VALUES ('Course', %s, %s, %s, {'max_score:do_x': 1, 'completedCount': 2})",
+            key,
+        )
+    columns = {name for name, value in row.items() if name == "agg_details" and value}
+    if columns:
+        courses.session.execute(
+            f"INSERT INTO {table} (activity_type, activity_id, user_id, context_id, agg_details) "
+            "VALUES ('Course', %s, 'lists', %s, ['x'])",
+            (course, batch),
+        )
+    courses.session.execute(
+        f"INSERT INTO {table} (activity_type, activity_id, user_id, context_id, agg) "
+        "VALUES ('Other', %s, 'other', %s, {'score:do_x': 1})",
+        (course, batch),
+    )
+    lists = {"lists"} if columns else set()
+    of_batch = batch.removeprefix("cb:")
+    for options, users in (
+        ("?rows_s=100000", {"gone0", "gone1", "gone2", *lists}),
+        (f"?course={course}", {"gone0", "gone1", *lists}),
+        ("?batch=x", {"gone1", "gone2"}),
+        (f"?course={course}&batch={of_batch}", {"gone0", *lists}),
+    ):
+        source = courses.address + options
+        words = ("--source", source, "--store", courses.address, "--format", "jsonl")
+        assert {user for user, *_ in _told(invoke("verify", *words))} == users
+    assert courses.verify("--repair", "--prune").code == 0
+    assert courses.verify("--format", "jsonl") == (0, "", "")
+    left = {tuple(one["agg"]) for one in courses.rows() if one["user_id"].startswith("gone")}
+    assert left == {("completedCount",)}
+
+
 def _told(done: Done) -> set[tuple[str, str, str, str]]:
     reports = [json.loads(line) for line in done.out.splitlines()]
     return {

@@ -39,6 +39,7 @@ class Fake:
     gives: Gives = "events"
     taken_us: int | None = None
     selection: Selection = Selection()
+    rows_s: float | None = None
 
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         return beam.Create([0]) | beam.Map(self.fail).with_output_types(SourceRecord)

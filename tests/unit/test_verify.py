@@ -69,6 +69,7 @@ class Attempts:
     taken_us: int | None = None
     gives: Gives = "attempts"
     selection: Selection = Selection()
+    rows_s: float | None = None
     dead_letter: str = "dead-letter.jsonl"
 
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
