@@ -188,6 +188,8 @@ def _run(
         shown = launch.BATCH_COUNTS if batch else launch.SUMMARY
         told = {name: counts[name] for name in (*shown, "seconds")}
         screen.tell(screen.summary_table(told, job.dead_letter))
+    if rows := counts.get(launch.NOT_TAKEN):
+        screen.tell(f"{screen.count(rows, 'row')} did not take all that was written; run it again")
     return counts, job.dead_letter
 
 

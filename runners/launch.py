@@ -38,6 +38,8 @@ SUMMARY = (
 BATCH_SUMMARY = (*SUMMARY[:-1], "aggregates_unchanged", SUMMARY[-1])
 BATCH_COUNTS = ("attempts_read", "aggregates_written", "aggregates_unchanged", "dead_letters")
 """What says something of a run in batch mode: the summary's other counts are of events."""
+NOT_TAKEN = "aggregates_not_taken"
+"""The rows in which not all shows that was written: told only where there are any."""
 
 VERIFY_SUMMARY = (
     "attempts_read",
@@ -160,7 +162,7 @@ def run(
     `watch` is given a function that tells the events read so far; what it returns is entered
     before the start and left at the end. Raises GroupScoresError with the cause.
     """
-    names = SUMMARY if job.source.gives == "events" else (*BATCH_COUNTS, *BATCH_SUMMARY)
+    names = SUMMARY if job.source.gives == "events" else (*BATCH_COUNTS, *BATCH_SUMMARY, NOT_TAKEN)
 
     def start(progress: Progress) -> PipelineResult:
         made = replace(job, progress=progress)

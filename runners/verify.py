@@ -12,6 +12,7 @@ import msgspec
 
 from group_scores.runners import drift_screen, screen
 from group_scores.runners.command import write_out
+from group_scores.runners.drift_screen import Tally
 from group_scores.runners.run_options import open_source
 from group_scores.stores import AddressError, StoreConfig
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from group_scores.transforms.verify_agg import RowReport
 
 DIFFERENCES = 3
-"""The exit code where something differs, and was not repaired."""
+"""The exit code where something differs, or did not take that was to be repaired."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ def verify(options: VerifyOptions, own_options: list[str]) -> int:
         beam = pipeline_options(options.beam_options, own_options)
         total = launch.check_verify(job)
         counts = launch.run_verify(job, beam, lambda done: screen.progress("attempts", total, done))
+        tally = Tally(repair=options.repair, prune=options.prune)
         show = _print_lines if options.format == "jsonl" else drift_screen.show_drift
-        remaining = show(read_report(report), counts)
-    return DIFFERENCES if remaining else 0
+        show(read_report(report), counts, tally)
+    return DIFFERENCES if tally.left else 0
 
 
 def read_report(path: str) -> Iterator[RowReport]:
@@ -90,10 +92,9 @@ def read_report(path: str) -> Iterator[RowReport]:
             yield from map(decode, file)
 
 
-def _print_lines(reports: Iterator[RowReport], _: dict[str, float]) -> int:
-    """Print a line a row; return how many still differ."""
-    remaining = 0
+def _print_lines(reports: Iterator[RowReport], _: dict[str, float], tally: Tally) -> None:
     for report in reports:
+        tally.add(report)
         write_out(msgspec.json.encode(report) + b"\n")
-        remaining += bool(report.remaining)
-    return remaining
+    if tally.orphans:
+        screen.tell(drift_screen.of_orphans(tally))

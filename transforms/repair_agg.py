@@ -89,7 +89,12 @@ def mend(
 
 def to_mend(drift: RowDrift, *, prune: bool) -> list[Difference]:
     """Return the differences that a repair takes away: orphans only where they are pruned."""
-    return [one for one in drift.differences if prune or one.kind != "orphaned"]
+    return [one for one in drift.differences if is_mended(one, prune=prune)]
+
+
+def is_mended(difference: Difference, *, prune: bool) -> bool:
+    """Tell whether a repair takes the difference away."""
+    return prune or difference.kind != "orphaned"
 
 
 def write_drift(
