@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 
@@ -52,7 +52,14 @@ def build_verify(root: beam.Pipeline, job: VerifyJob) -> beam.PCollection:
     pages = root | "ReadAttempts" >> job.source.read(job.retry.seconds, job.progress)
     best = pages | "FetchBestScore" >> CombineAttempts(job.store, job.retry)
     updates = best | "MergeAgg" >> MergeAgg(job.metrics)
-    stored = ScoredKeys(job.store, job.source.selection, job.metrics, job.retry, job.source.rows_s)
+    stored = ScoredKeys(
+        job.store,
+        job.source.selection,
+        job.metrics,
+        job.retry,
+        job.source.rows_s,
+        replace(job.progress, ranges_only=True),
+    )
     orphans = updates | "OrphanRows" >> OrphanRows(stored, job.as_of_us())
     verify = VerifyAgg(
         job.store, job.report, job.metrics, job.retry, repair=job.repair, prune=job.prune

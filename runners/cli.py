@@ -181,7 +181,9 @@ def _run(
     beam = beam_options(options.beam_options, [name for name in own if name.startswith("--")])
     try:
         total = launch.check(job)
-        counts = launch.run(job, beam, lambda done: screen.progress(source.gives, total, done))
+        counts = launch.run(
+            job, beam, lambda seen: screen.progress(source.gives, total, seen.read, seen.ranges)
+        )
     except KeyboardInterrupt as error:
         error.add_note("run it again: what was not committed is read again, and nothing is lost")
         raise

@@ -48,8 +48,7 @@ VERIFY_SUMMARY = (
 )
 T = TypeVar("T")
 Checks = dict[str, Callable[[], object]]
-Done = Callable[[], int]
-Watch = Callable[[Done], AbstractContextManager[object]]
+Watch = Callable[[Progress], AbstractContextManager[object]]
 
 CHECK_S = 12.0
 """Of the 15 s in which a start has to say what is wrong; the rest is Python's own start."""
@@ -59,7 +58,7 @@ _MARGIN_S = 1.0  # for a check to come to its own, better end
 _STAGE = re.compile(r" \[while running '(.*?)(?:-ptransform-\d+)?'\]")
 
 
-def _unseen(_: Done) -> AbstractContextManager[object]:
+def _unseen(_: Progress) -> AbstractContextManager[object]:
     return nullcontext()
 
 
@@ -159,8 +158,8 @@ def run(
 ) -> dict[str, float]:
     """Run the job to its end and return the summary's counts, `seconds` last.
 
-    `watch` is given a function that tells the events read so far; what it returns is entered
-    before the start and left at the end. Raises GroupScoresError with the cause.
+    `watch` is given what tells how much was read so far; what it returns is entered before the
+    start and left at the end. Raises GroupScoresError with the cause.
     """
     names = SUMMARY if job.source.gives == "events" else (*BATCH_COUNTS, *BATCH_SUMMARY, NOT_TAKEN)
 
@@ -191,7 +190,7 @@ def _counted(
     watch: Watch,
 ) -> dict[str, float]:
     start = time.monotonic()
-    with temporary_progress() as progress, watch(progress.read):
+    with temporary_progress() as progress, watch(progress):
         result = _interruptible(lambda: work(progress))
     counts: dict[str, float] = dict.fromkeys(names, 0)
     for counter in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:

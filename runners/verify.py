@@ -75,7 +75,9 @@ def verify(options: VerifyOptions, own_options: list[str]) -> int:
         job = options.job(report)
         beam = pipeline_options(options.beam_options, own_options)
         total = launch.check_verify(job)
-        counts = launch.run_verify(job, beam, lambda done: screen.progress("attempts", total, done))
+        counts = launch.run_verify(
+            job, beam, lambda seen: screen.progress("attempts", total, seen.read, seen.ranges)
+        )
         tally = Tally(repair=options.repair, prune=options.prune)
         show = _print_lines if options.format == "jsonl" else drift_screen.show_drift
         show(read_report(report), counts, tally)
