@@ -48,10 +48,12 @@ def verify_rows(
     *,
     repair: bool,
     prune: bool,
+    digits: int | None = None,
 ) -> list[RowReport]:
     """Return a report for each row that differs, after repairing it where that is asked for.
 
-    A learner who comes twice is compared once, with what was read last.
+    A learner who comes twice is compared once, with what was read last. `digits` are those of
+    `write_drift`.
     """
     newest: dict[ActivityKey, ActivityAgg] = {}
     for update in sorted(updates, key=lambda update: update.agg.t_us):
@@ -65,7 +67,8 @@ def verify_rows(
     if not repair:
         return [_report(drift, drift.differences) for drift, _ in found]
     drifts = [drift for drift, _ in found]
-    mended = mend(store, drifts, [agg for _, agg in found], metrics, retry, prune=prune)
+    with_them = [agg for _, agg in found]
+    mended = mend(store, drifts, with_them, metrics, retry, prune=prune, digits=digits)
     reports = []
     for drift, one in zip(drifts, mended, strict=True):
         mendable = to_mend(drift, prune=prune)
