@@ -83,6 +83,19 @@ def _follow(task: Task, done: int, ranges: tuple[float, int]) -> None:
         task.total = max(done, round(done * planned / read))
 
 
+def _line(out: Console) -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=out, transient=True, speed_estimate_period=_SPEED_OVER_S)
+
+
 @contextmanager
 def progress(
     title: str,
@@ -98,18 +111,8 @@ def progress(
     if not out.is_terminal:
         yield
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     stop = threading.Event()
-    line = Progress(*columns, console=out, transient=True, speed_estimate_period=_SPEED_OVER_S)
-    with line as bar:
+    with _line(out) as bar:
         task = bar.add_task(title, total=total, ranges=(0, 0))
 
         def update() -> None:

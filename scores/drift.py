@@ -78,13 +78,12 @@ def row_drift(
         if found:
             changed[name] = value
     prunable = sorted(_orphans(expected, row, looked_at, metrics))
-    for name in prunable:
-        differences += [
-            Difference("orphaned", column, name, None, values[name])
-            for column, values in looked_at
-            if name in values
-        ]
-    others = {name for column, values in _values(row) if column not in maps for name in values}
+    differences += [
+        Difference("orphaned", column, name, None, values[name])
+        for name in prunable
+        for column, values in looked_at
+        if name in values
+    ]
     details = _details(expected, row)
     if details is not None:
         differences.append(details)
@@ -93,6 +92,7 @@ def row_drift(
     update = None
     if changed or texts is not None:
         update = ActivityAgg(expected.key, expected.t_us, changed, texts)
+    others = {name for column, values in _values(row) if column not in maps for name in values}
     undatable = [name for name in prunable if name not in others]
     return RowDrift(
         expected.key, expected.t_us, differences, update, prunable, undatable, clearable

@@ -223,24 +223,16 @@ def test_verify_finds_what_is_planted_and_only_that(plain: Courses) -> None:
 
 def test_every_orphan_is_found_and_only_those_that_are_asked_for(courses: Courses) -> None:
     """Among them some of which only the list is left, and rows of others."""
-    before = courses.rows()
     table = f"{courses.keyspace}.user_activity_agg"
-    row = before[0]
+    row = courses.rows()[0]
     course, batch = row["activity_id"], row["context_id"]
-    planted = [
-        (a_course, f"gone{n}", a_batch)
-        for n, (a_course, a_batch) in enumerate(
-            [(course, batch), (course, "cb:x"), ("do_x", "cb:x")]
-        )
-    ]
-    for key in planted:
+    for key in ((course, "gone0", batch), (course, "gone1", "cb:x"), ("do_x", "gone2", "cb:x")):
         courses.session.execute(
             f"INSERT INTO {table} (activity_type, activity_id, user_id, context_id, agg) "
             "VALUES ('Course', %s, %s, %s, {'max_score:do_x': 1, 'completedCount': 2})",
             key,
         )
-    columns = {name for name, value in row.items() if name == "agg_details" and value}
-    if columns:
+    if row.get("agg_details"):
         courses.session.execute(
             f"INSERT INTO {table} (activity_type, activity_id, user_id, context_id, agg_details) "
             "VALUES ('Course', %s, 'lists', %s, ['x'])",
@@ -251,7 +243,7 @@ def test_every_orphan_is_found_and_only_those_that_are_asked_for(courses: Course
         "VALUES ('Other', %s, 'other', %s, {'score:do_x': 1})",
         (course, batch),
     )
-    lists = {"lists"} if columns else set()
+    lists = {"lists"} if row.get("agg_details") else set()
     of_batch = batch.removeprefix("cb:")
     for options, users in (
         ("?rows_s=100000", {"gone0", "gone1", "gone2", *lists}),
