@@ -123,6 +123,20 @@ def test_converges_beside_verifications_that_repair_and_prune(
     converge(stores, plan, world, late, put_through=prune_snapshot)
 
 
+@settings(suppress_health_check=_SLOW, max_examples=40)
+@given(plan=plans(), seed=seeds, late=batch_runs)
+def test_converges_on_sqlite_beside_verifications(
+    plan: Plan, seed: tuple[int, int], late: list[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = SqliteStore(f"{folder}/scores.db")
+        try:
+            stores = [store] * len(plan.bundles)
+            converge(stores, plan, World(Tape(*seed)), late, put_through=prune_snapshot)
+        finally:
+            store.close()
+
+
 # The property must fail when what it rests on is taken away.
 
 
