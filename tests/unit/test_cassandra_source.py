@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apache_beam as beam
@@ -19,6 +20,7 @@ from group_scores.pipelines.batch_sources import CassandraSource
 from group_scores.pipelines.sources import parse_source
 from group_scores.stores import AddressError, StoreConfig
 from group_scores.stores.cassandra import CassandraAddress, CassandraSourceAddress
+from group_scores.stores.cassandra.identity import identity
 from group_scores.stores.cassandra.scan_attempts import attempts_source
 from group_scores.stores.rate import RowRate
 from group_scores.transforms.cassandra import ReadAttempts, ReadFromCassandra, WriteToCassandra
@@ -167,6 +169,28 @@ class TestAgainstTheStore:
         with pytest.raises(AddressError, match="taken=1700000000001 is in the future; give"):
             self.check("?taken=1700000000001", At(cluster))
         self.check("?taken=1700000000000", At(cluster))
+
+
+NODES = (("id-1", "10.0.0.1"), ("id-2", "10.0.0.2"))
+
+
+def where(
+    nodes: tuple[tuple[str, str], ...] = NODES, name: str = "prod", keyspace: str = "courses"
+) -> str:
+    """The identity of a cluster whose nodes say this of themselves."""
+    hosts = [SimpleNamespace(host_id=one, broadcast_address=address) for one, address in nodes]
+    metadata = SimpleNamespace(cluster_name=name, all_hosts=lambda: hosts)
+    session: Any = SimpleNamespace(cluster=SimpleNamespace(metadata=metadata))
+    return identity(session, keyspace)
+
+
+def test_a_copy_of_a_cluster_is_another_one() -> None:
+    restored = (("id-3", "10.0.0.1"), ("id-4", "10.0.0.2"))
+    cloned = (("id-1", "10.1.0.1"), ("id-2", "10.1.0.2"))  # the disks of whole machines
+    assert where() == where(NODES[::-1])
+    others = [where(restored), where(cloned), where(NODES[:1])]
+    others += [where(name="test"), where(keyspace="copy")]
+    assert len({where(), *others}) == 1 + len(others)
 
 
 def test_every_collection_has_a_type_and_all_of_it_travels() -> None:
