@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import floor
 from typing import Any
 
@@ -72,13 +72,23 @@ class _Rate(TextColumn):
     def render(self, task: Task) -> Text:
         rate = f"{task.speed:,.0f}/s" if task.speed else ""
         done, planned = task.fields["ranges"]
-        return Text(f"{rate} {done:,}/{planned:,} ranges" if planned else rate)
+        return Text(f"{rate} {floor(done):,}/{planned:,} ranges" if planned else rate)
+
+
+class _Left(TimeRemainingColumn):
+    """By the ranges, where there are some: among them are those of what is read beside."""
+
+    def render(self, task: Task) -> Text:
+        done, planned = task.fields["ranges"]
+        if not done or not task.elapsed:
+            return super().render(task)
+        left = timedelta(seconds=round(task.elapsed * (planned - done) / done))
+        return Text(str(left), style="progress.remaining")
 
 
 def _follow(task: Task, done: int, ranges: tuple[float, int]) -> None:
     """Bring the line up to date; a total that is unknown, or too small, is told by the ranges."""
-    read, planned = ranges
-    task.fields["ranges"] = (floor(read), planned)
+    read, planned = task.fields["ranges"] = ranges
     if read and (task.total is None or done > task.total):
         task.total = max(done, round(done * planned / read))
 
@@ -91,7 +101,7 @@ def _line(out: Console) -> Progress:
         MofNCompleteColumn(),
         _Rate(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        _Left(),
     )
     return Progress(*columns, console=out, transient=True, speed_estimate_period=_SPEED_OVER_S)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.progress import Task
 
 from group_scores.runners import screen
 
@@ -129,6 +130,16 @@ class TestProgress:
         line = self.line(monkeypatch, 2_000, 500, (3.7, 16))
         assert " 500/2000 " in line
         assert " 3/16 ranges " in line
+
+    @pytest.mark.parametrize(("total", "done"), [(None, 500), (2_000, 2_000)])
+    def test_tells_the_time_left_by_the_ranges(
+        self, monkeypatch: pytest.MonkeyPatch, total: int | None, done: int
+    ) -> None:
+        """Also where all attempts have been read, and something beside them has not."""
+        monkeypatch.setattr(Task, "elapsed", property(lambda _: 60.0))
+        for read, ends in ((4.0, " 0:01:00 0:03:00"), (16.0, " 0:01:00 0:00:00")):
+            assert self.line(monkeypatch, total, done, (read, 16)).rstrip().endswith(ends)
+        assert self.line(monkeypatch, None, done, (0.0, 16)).rstrip().endswith("ranges 0:01:00")
 
     def test_shows_no_ranges_where_there_are_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         line = self.line(monkeypatch, 2_000, 500)
