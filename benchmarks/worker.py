@@ -235,12 +235,10 @@ def _ready_verify(work: Work, _: Any) -> Callable[[], int]:
     from group_scores.runners import launch
     from group_scores.runners.beam_options import pipeline_options
     from group_scores.stores import StoreConfig
-    from group_scores.transforms.resources import shared_store
 
     options = pipeline_options([], [])
-    store = StoreConfig(work.store)
-    t_us = shared_store(store).now_us()
-    job = VerifyJob(parse_source(work.source), store, f"{work.dead_letters}.drift", t_us)
+    report = f"{work.dead_letters}.drift"
+    job = VerifyJob(parse_source(work.source), StoreConfig(work.store), report)
     _import_runner(options)
     launch.check_verify(job)
 

@@ -13,9 +13,13 @@ from pathlib import Path
 import apache_beam as beam
 
 from group_scores.pipelines.sources import Gives
-from group_scores.stores import Selection
+from group_scores.stores import AddressError, Selection, Store
 from group_scores.stores.cassandra.address import CassandraSourceAddress
-from group_scores.stores.cassandra.scan_attempts import count_attempts
+from group_scores.stores.cassandra.scan_attempts import (
+    AttemptsReader,
+    attempts_source,
+    count_attempts,
+)
 from group_scores.stores.sstable import snapshot
 from group_scores.stores.sstable.snapshot import SnapshotAddress
 from group_scores.transforms.cassandra import ReadAttempts
@@ -43,9 +47,18 @@ class _Attempts:
         return False
 
 
+def _not_in_the_future(taken_us: int, store: Store) -> None:
+    """What is written with a time to come would hide all that streams write until then."""
+    if taken_us > store.now_us():
+        raise AddressError(
+            f"taken={taken_us // 1000} is in the future; give the epoch ms just before the copy "
+            "of the attempts was taken"
+        )
+
+
 @dataclass(frozen=True)
 class CassandraSource(_Attempts):
-    """The attempts of a live cluster, by token ranges: what is read is taken for what holds now."""
+    """The attempts of a cluster, by token ranges, as they are now or as of the address's time."""
 
     address: CassandraSourceAddress
 
@@ -56,13 +69,19 @@ class CassandraSource(_Attempts):
 
     @property
     def taken_us(self) -> int | None:
-        """See `Source`: what is there now."""
-        return None
+        """See `Source`."""
+        taken_ms = self.address.taken_ms
+        return None if taken_ms is None else taken_ms * 1000
 
     @property
     def selection(self) -> Selection:
         """See `Source`."""
         return Selection(self.address.course, self.address.batch)
+
+    @property
+    def rows_s(self) -> float | None:
+        """See `Source`."""
+        return self.address.rows_s
 
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         """See `Source`."""
@@ -71,6 +90,25 @@ class CassandraSource(_Attempts):
     def check(self, timeout_s: float) -> int | None:
         """See `Source`: an estimate, from how dense the first of the rows lie."""
         return count_attempts(self.address, timeout_s)
+
+    def check_store(self, store: Store) -> None:
+        """See `Source`: what is read now has to be of the store's own cluster.
+
+        A store without a cluster is a file of somebody's own, which no stream of the cluster's
+        writes to.
+        """
+        if self.taken_us is not None:
+            return _not_in_the_future(self.taken_us, store)
+        if store.cluster is None:
+            return None
+        reader = shared(AttemptsReader, attempts_source(self.address))
+        if reader.cluster != store.cluster:
+            raise AddressError(
+                f"{self.address} is another cluster or keyspace than the store, and may hold what "
+                "is older; add taken=EPOCH_MS, the time just before it was copied, or name the "
+                "same cluster"
+            )
+        return None
 
 
 @dataclass(frozen=True)
@@ -98,6 +136,11 @@ class SnapshotSource(_Attempts):
         """See `Source`: all of it."""
         return Selection()
 
+    @property
+    def rows_s(self) -> float | None:
+        """See `Source`."""
+        return None
+
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         """See `Source`; there is no server to wait for."""
         return ReadSnapshot(self.address, progress)
@@ -111,3 +154,8 @@ class SnapshotSource(_Attempts):
         if not self.allow_partial:
             snapshot.require_replicas(self.address, facts)
         return sum(rows for _, _, _, rows, _, _ in facts)
+
+    def check_store(self, store: Store) -> None:
+        """See `Source`."""
+        if self.taken_us is not None:
+            _not_in_the_future(self.taken_us, store)

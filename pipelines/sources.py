@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import apache_beam as beam
 
-from group_scores.stores import Selection
+from group_scores.stores import Selection, Store
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
 from group_scores.transforms.files import (
@@ -51,6 +51,10 @@ class Source(Protocol):
         """Which attempts it gives."""
 
     @property
+    def rows_s(self) -> float | None:
+        """How many rows a second a worker reads at most; None where nothing holds it back."""
+
+    @property
     def dead_letter(self) -> str:
         """The address of the dead letter where the options name none."""
 
@@ -70,6 +74,9 @@ class Source(Protocol):
         nothing can be read.
         """
 
+    def check_store(self, store: Store) -> None:
+        """Raise AddressError where what it gives would be taken for newer than it is there."""
+
 
 class _Events:
     """What the sources of events have in common."""
@@ -88,6 +95,14 @@ class _Events:
     def selection(self) -> Selection:
         """See `Source`."""
         return Selection()
+
+    @property
+    def rows_s(self) -> float | None:
+        """See `Source`."""
+        return None
+
+    def check_store(self, store: Store) -> None:
+        """See `Source`: each event has a time of its own."""
 
 
 @dataclass(frozen=True)

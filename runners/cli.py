@@ -51,7 +51,14 @@ _LATER = {
     "serve": "the group aggregate API",
     "report": "the group aggregate API",
 }
-_ADDRESSES = """\b
+_ALL_ATTEMPTS = """\b
+Sources of all attempts:
+  cassandra://HOST:PORT/KEYSPACE?course=…&batch=…&rows_s=N&taken=EPOCH_MS
+    rows_s: read no faster · taken: when an old or restored cluster was copied
+  snapshot:DIR[,DIR]?rf=N&nodes=M&taken=EPOCH_MS
+    rf, nodes: of the data center · taken: where no manifest.json tells it
+"""
+_ADDRESSES = f"""\b
 Addresses:
   kafka://HOST:PORT[,HOST:PORT]/TOPIC
     as a source: ?group=group-scores
@@ -63,6 +70,7 @@ Addresses:
   sqlite:PATH · PATH.jsonl · PATH.jsonl.gz · a glob · - (standard input)
   redis://HOST:PORT/DB
 
+{_ALL_ATTEMPTS}
 \b
 Passwords come from the environment:
   KAFKA_PASSWORD, CASSANDRA_PASSWORD, REDIS_PASSWORD
@@ -96,13 +104,12 @@ def command(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
     return wrap
 
 
-@command(context_settings=_PASS_ON, options_metavar="[OPTIONS]")
+@command(context_settings=_PASS_ON, options_metavar="[OPTIONS]", epilog=_ALL_ATTEMPTS)
 @click.option(
     "--source",
     metavar="ADDRESS",
     help="Where the events are: PATH.jsonl, PATH.jsonl.gz, a glob, '-' (standard input) or "
-    "kafka://HOST:PORT/TOPIC. Or all attempts, to compute every score again: "
-    "cassandra://HOST:PORT/KEYSPACE or snapshot:DIR[,DIR]",
+    "kafka://HOST:PORT/TOPIC. Or all attempts: see below.",
 )
 @ALLOW_PARTIAL
 @pipeline_options("dead-letter.jsonl; for Kafka the topic TOPIC.failed")
@@ -111,9 +118,7 @@ def run(source: str | None, store: str | None, *, allow_partial: bool, **options
 
     Bundled sample events go into sqlite:group-scores.db when neither --source nor --store is
     given, and the scores are shown. Options of Beam, such as --direct_num_workers, are passed on.
-
-    From cassandra://… or snapshot:… as the source all attempts are read, no events, and only rows
-    that differ are written.
+    Of all attempts only rows that differ are written.
     """
     if (source is None) != (store is None):
         given, missing = ("--store", "--source") if source is None else ("--source", "--store")
@@ -176,7 +181,9 @@ def _run(
     beam = beam_options(options.beam_options, [name for name in own if name.startswith("--")])
     try:
         total = launch.check(job)
-        counts = launch.run(job, beam, lambda done: screen.progress(source.gives, total, done))
+        counts = launch.run(
+            job, beam, lambda seen: screen.progress(source.gives, total, seen.read, seen.ranges)
+        )
     except KeyboardInterrupt as error:
         error.add_note("run it again: what was not committed is read again, and nothing is lost")
         raise
@@ -188,6 +195,8 @@ def _run(
         shown = launch.BATCH_COUNTS if batch else launch.SUMMARY
         told = {name: counts[name] for name in (*shown, "seconds")}
         screen.tell(screen.summary_table(told, job.dead_letter))
+    if rows := counts.get(launch.NOT_TAKEN):
+        screen.tell(f"{screen.count(rows, 'row')} did not take all that was written; run it again")
     return counts, job.dead_letter
 
 
@@ -197,13 +206,12 @@ def _check_sinks(job: Job, source: Source) -> None:
             raise AddressError(f"{option} {address} is being read; name another place for it")
 
 
-@command(context_settings=_PASS_ON, options_metavar="[OPTIONS]")
+@command(context_settings=_PASS_ON, options_metavar="[OPTIONS]", epilog=_ALL_ATTEMPTS)
 @click.option(
     "--source",
     metavar="ADDRESS",
     required=True,
-    help="Where all attempts are: cassandra://HOST:PORT/KEYSPACE, with ?course=… or ?batch=… for "
-    "some, &rows_s=N to read no faster; or snapshot:DIR[,DIR]?rf=N&nodes=M",
+    help="Where all attempts are: cassandra://HOST:PORT/KEYSPACE or snapshot:DIR[,DIR].",
 )
 @STORE
 @METRICS
@@ -233,7 +241,8 @@ def verify(
     """Compare the rows with all attempts; repair them if asked to.
 
     Values can be missing, stale, or orphaned (scores without any attempt). What was written after
-    the attempts were read is newer, and no difference. The exit code is 3 where something differs.
+    the attempts were read is newer, and no difference. The exit code is 3 where something differs,
+    and with --repair where something did not take.
     """
     if store is None:
         raise AddressError(f"verify without --store: give {STORE_FORMS}")

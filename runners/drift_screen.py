@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, get_args
 
@@ -24,25 +25,47 @@ _BAR_WIDTH = 24
 _OF_COLUMN = {"agg": " (int)", UPDATED: " (time)"}  # beside the exact value of the same key
 
 
-def show_drift(reports: Iterable[RowReport], counts: dict[str, float]) -> int:
-    """Print the first differences, a picture by course and a sentence; return how many rows remain.
+@dataclass
+class Tally:
+    """What became of the rows: how many differ, and of those that were to be repaired, are `left`.
+
+    `orphans` counts rows that keep scores without attempts, as nobody asked for these to go.
+    """
+
+    repair: bool
+    prune: bool
+    rows: int = 0
+    left: int = 0
+    repaired: int = 0
+    orphans: int = 0
+
+    def add(self, report: RowReport) -> None:
+        """Count a row."""
+        left = report.left(repair=self.repair, prune=self.prune)
+        self.rows += 1
+        self.left += bool(left)
+        self.repaired += not left and len(report.remaining) < len(report.differences)
+        self.orphans += len(left) < len(report.remaining)
+
+
+def show_drift(reports: Iterable[RowReport], counts: dict[str, float], tally: Tally) -> None:
+    """Print the first differences, a picture by course and a sentence, and count in the `tally`.
 
     Takes the memory of a counter a course, however many rows there are.
     """
     listed: list[tuple[RowReport, Difference]] = []
     courses: dict[str, Counter[str]] = {}
-    differences = remaining = rows = 0
+    differences = 0
     for report in reports:
-        rows += 1
-        remaining += bool(report.remaining)
-        tally = courses.setdefault(report.course_id, Counter())
+        tally.add(report)
+        kinds = courses.setdefault(report.course_id, Counter())
         for one in report.differences:
             differences += 1
-            tally[one.kind] += 1
+            kinds[one.kind] += 1
             if differences <= _LISTED:
                 listed.append((report, one))
-    if rows:
-        for table in _tables(listed):
+    if tally.rows:
+        for table in _tables(listed, tally):
             screen.show(table)
             screen.show("")
         if differences > _LISTED:
@@ -51,8 +74,9 @@ def show_drift(reports: Iterable[RowReport], counts: dict[str, float]) -> int:
             screen.show("")
         screen.show(_picture(courses))
         screen.show("")
-    screen.show(_sentence(counts, rows, remaining))
-    return remaining
+    screen.show(_sentence(counts, tally))
+    if tally.orphans:
+        screen.show(of_orphans(tally))
 
 
 def _table(*columns: str) -> Table:
@@ -65,7 +89,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _tables(listed: Sequence[tuple[RowReport, Difference]]) -> Iterator[Table]:
+def _tables(listed: Sequence[tuple[RowReport, Difference]], tally: Tally) -> Iterator[Table]:
     """Yield a table for each course and batch."""
 
     def place(item: tuple[RowReport, Difference]) -> tuple[str, str]:
@@ -76,7 +100,7 @@ def _tables(listed: Sequence[tuple[RowReport, Difference]]) -> Iterator[Table]:
         table.title = f"Course {printable(course)}, batch {printable(batch)}"
         table.title_justify, table.title_style = "left", "bold"
         for report, one in sorted(items, key=lambda item: (item[0].user_id, item[1].name)):
-            table.add_row(*_cells(report, one))
+            table.add_row(*_cells(report, one), _repair(report, one, tally))
         yield table
 
 
@@ -87,7 +111,19 @@ def _cells(report: RowReport, one: Difference) -> Iterator[str]:
     unit = " attempts" if one.column == DETAILS else ""
     yield _number(one.found, unit)
     yield _number(one.expected, unit)
-    yield "" if one in report.remaining else "done"
+
+
+def _repair(report: RowReport, one: Difference, tally: Tally) -> str:
+    """Say what became of a difference; what is computed again may want another value there."""
+
+    def stands_in(some: list[Difference]) -> bool:
+        return any((other.column, other.name) == (one.column, one.name) for other in some)
+
+    if not tally.repair:
+        return ""
+    if not stands_in(report.left(repair=tally.repair, prune=tally.prune)):
+        return "" if stands_in(report.remaining) else "done"
+    return f"refused: {printable(report.refused)}" if report.refused else "did not take"
 
 
 def _number(value: float | None, unit: str) -> str:
@@ -110,14 +146,24 @@ def _picture(courses: dict[str, Counter[str]]) -> Table:
     return table
 
 
-def _sentence(counts: dict[str, float], rows: int, remaining: int) -> str:
+def of_orphans(tally: Tally) -> str:
+    """Say in one line what stays for want of --prune."""
+    have = "has" if tally.orphans == 1 else "have"
+    return (
+        f"{screen.count(tally.orphans, 'row')} {have} scores without any attempt; "
+        "--repair --prune takes them out"
+    )
+
+
+def _sentence(counts: dict[str, float], tally: Tally) -> str:
     looked = (
         f"{screen.count(counts['attempts_read'], 'attempt')} read, "
         f"{screen.count(counts['aggregates_compared'], 'row')} compared in "
         f"{counts['seconds']:.1f} s"
     )
-    if not rows:
+    if not tally.rows:
         return f"{looked}: nothing differs"
-    if remaining == rows:
-        return f"{looked}: {screen.count(rows, 'row')} differ"
-    return f"{looked}: {screen.count(rows - remaining, 'row')} repaired, {remaining:,} still differ"
+    if not tally.repair:
+        return f"{looked}: {screen.count(tally.rows, 'row')} differ{'s' * (tally.rows == 1)}"
+    repaired = f"{looked}: {screen.count(tally.repaired, 'row')} repaired"
+    return f"{repaired}, {tally.left:,} still differ" if tally.left else repaired

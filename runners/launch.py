@@ -38,6 +38,8 @@ SUMMARY = (
 BATCH_SUMMARY = (*SUMMARY[:-1], "aggregates_unchanged", SUMMARY[-1])
 BATCH_COUNTS = ("attempts_read", "aggregates_written", "aggregates_unchanged", "dead_letters")
 """What says something of a run in batch mode: the summary's other counts are of events."""
+NOT_TAKEN = "aggregates_not_taken"
+"""The rows in which not all shows that was written: told only where there are any."""
 
 VERIFY_SUMMARY = (
     "attempts_read",
@@ -46,8 +48,7 @@ VERIFY_SUMMARY = (
 )
 T = TypeVar("T")
 Checks = dict[str, Callable[[], object]]
-Done = Callable[[], int]
-Watch = Callable[[Done], AbstractContextManager[object]]
+Watch = Callable[[Progress], AbstractContextManager[object]]
 
 CHECK_S = 12.0
 """Of the 15 s in which a start has to say what is wrong; the rest is Python's own start."""
@@ -57,7 +58,7 @@ _MARGIN_S = 1.0  # for a check to come to its own, better end
 _STAGE = re.compile(r" \[while running '(.*?)(?:-ptransform-\d+)?'\]")
 
 
-def _unseen(_: Done) -> AbstractContextManager[object]:
+def _unseen(_: Progress) -> AbstractContextManager[object]:
     return nullcontext()
 
 
@@ -77,8 +78,7 @@ def check(job: Job, timeout_s: float = CHECK_S) -> int | None:
         checks[f"--cert-events {requests}"] = lambda: check_sink(requests, each_s)
     if (index := job.content_index) is not None:
         checks[f"--content-index {index}"] = lambda: _check_index(index)
-    events = probe(checks, timeout_s)["--source"]
-    return events if isinstance(events, int) else None
+    return _checked(job, checks, timeout_s)
 
 
 def check_verify(job: VerifyJob, timeout_s: float = CHECK_S) -> int | None:
@@ -87,8 +87,16 @@ def check_verify(job: VerifyJob, timeout_s: float = CHECK_S) -> int | None:
         "--source": lambda: job.source.check(timeout_s - _MARGIN_S),
         f"--store {job.store.address}": lambda: shared_store(job.store),
     }
-    attempts = probe(checks, timeout_s)["--source"]
-    return attempts if isinstance(attempts, int) else None
+    return _checked(job, checks, timeout_s)
+
+
+def _checked(job: Job | VerifyJob, checks: Checks, timeout_s: float) -> int | None:
+    """Do the checks, then what needs both the source and the store; return how many there are."""
+    end = time.monotonic() + timeout_s
+    found = probe(checks, timeout_s)["--source"]
+    both: Checks = {"--source and --store": lambda: job.source.check_store(shared_store(job.store))}
+    probe(both, max(_MARGIN_S, end - time.monotonic()))
+    return found if isinstance(found, int) else None
 
 
 def probe(checks: Checks, timeout_s: float) -> dict[str, object]:
@@ -150,10 +158,10 @@ def run(
 ) -> dict[str, float]:
     """Run the job to its end and return the summary's counts, `seconds` last.
 
-    `watch` is given a function that tells the events read so far; what it returns is entered
-    before the start and left at the end. Raises GroupScoresError with the cause.
+    `watch` is given what tells how much was read so far; what it returns is entered before the
+    start and left at the end. Raises GroupScoresError with the cause.
     """
-    names = SUMMARY if job.source.gives == "events" else (*BATCH_COUNTS, *BATCH_SUMMARY)
+    names = SUMMARY if job.source.gives == "events" else (*BATCH_COUNTS, *BATCH_SUMMARY, NOT_TAKEN)
 
     def start(progress: Progress) -> PipelineResult:
         made = replace(job, progress=progress)
@@ -182,7 +190,7 @@ def _counted(
     watch: Watch,
 ) -> dict[str, float]:
     start = time.monotonic()
-    with temporary_progress() as progress, watch(progress.read):
+    with temporary_progress() as progress, watch(progress):
         result = _interruptible(lambda: work(progress))
     counts: dict[str, float] = dict.fromkeys(names, 0)
     for counter in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:

@@ -6,7 +6,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from math import floor
 from typing import Any
 
 from rich import box
@@ -69,16 +70,30 @@ class _Rate(TextColumn):
         super().__init__("")
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+        rate = f"{task.speed:,.0f}/s" if task.speed else ""
+        done, planned = task.fields["ranges"]
+        return Text(f"{rate} {floor(done):,}/{planned:,} ranges" if planned else rate)
 
 
-@contextmanager
-def progress(title: str, total: int | None, done: Callable[[], int]) -> Iterator[None]:
-    """Show a line with the events so far, their rate and the time left; on a terminal only."""
-    out = _console(stderr=True)
-    if not out.is_terminal:
-        yield
-        return
+class _Left(TimeRemainingColumn):
+    """By the ranges, where there are some: among them are those of what is read beside."""
+
+    def render(self, task: Task) -> Text:
+        done, planned = task.fields["ranges"]
+        if not done or not task.elapsed:
+            return super().render(task)
+        left = timedelta(seconds=round(task.elapsed * (planned - done) / done))
+        return Text(str(left), style="progress.remaining")
+
+
+def _follow(task: Task, done: int, ranges: tuple[float, int]) -> None:
+    """Bring the line up to date; a total that is unknown, or too small, is told by the ranges."""
+    read, planned = task.fields["ranges"] = ranges
+    if read and (task.total is None or done > task.total):
+        task.total = max(done, round(done * planned / read))
+
+
+def _line(out: Console) -> Progress:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -86,16 +101,38 @@ def progress(title: str, total: int | None, done: Callable[[], int]) -> Iterator
         MofNCompleteColumn(),
         _Rate(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        _Left(),
     )
+    return Progress(*columns, console=out, transient=True, speed_estimate_period=_SPEED_OVER_S)
+
+
+@contextmanager
+def progress(
+    title: str,
+    total: int | None,
+    done: Callable[[], int],
+    ranges: Callable[[], tuple[float, int]] = lambda: (0.0, 0),
+) -> Iterator[None]:
+    """Show a line with the events so far, their rate and the time left; on a terminal only.
+
+    Where the source is read by ranges, also how many of them have been, and of how many.
+    """
+    out = _console(stderr=True)
+    if not out.is_terminal:
+        yield
+        return
     stop = threading.Event()
-    line = Progress(*columns, console=out, transient=True, speed_estimate_period=_SPEED_OVER_S)
-    with line as bar:
-        task = bar.add_task(title, total=total)
+    with _line(out) as bar:
+        task = bar.add_task(title, total=total, ranges=(0, 0))
+
+        def update() -> None:
+            number = done()
+            _follow(bar.tasks[0], number, ranges())
+            bar.update(task, completed=number)
 
         def follow() -> None:
             while not stop.wait(_INTERVAL_S):
-                bar.update(task, completed=done())
+                update()
 
         follower = threading.Thread(target=follow, daemon=True)
         follower.start()
@@ -104,7 +141,7 @@ def progress(title: str, total: int | None, done: Callable[[], int]) -> Iterator
         finally:
             stop.set()
             follower.join()
-            bar.update(task, completed=done())
+            update()
 
 
 def scores_tables(rows: Iterable[Mapping[str, object]]) -> Iterator[Table]:

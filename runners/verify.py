@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from group_scores.runners import drift_screen, screen
 from group_scores.runners.command import write_out
+from group_scores.runners.drift_screen import Tally
 from group_scores.runners.run_options import open_source
 from group_scores.stores import AddressError, StoreConfig
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from group_scores.transforms.verify_agg import RowReport
 
 DIFFERENCES = 3
-"""The exit code where something differs, and was not repaired."""
+"""The exit code where something differs, or did not take that was to be repaired."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,6 @@ class VerifyOptions:
             source=source,
             store=self.store,
             report=report,
-            t_us=source.taken_us or 0,
-            selection=source.selection,
             metrics=parse_metrics(self.metrics),
             retry=Retry(self.store_retry_s),
             repair=self.repair,
@@ -70,20 +69,19 @@ def verify(options: VerifyOptions, own_options: list[str]) -> int:
     """Compare, repair if that is asked for, print, and return the exit code."""
     from group_scores.runners import launch
     from group_scores.runners.beam_options import pipeline_options
-    from group_scores.transforms.resources import shared_store
 
     with tempfile.TemporaryDirectory(prefix="group-scores-verify-") as folder:
         report = os.path.join(folder, "drift.jsonl")
         job = options.job(report)
         beam = pipeline_options(options.beam_options, own_options)
         total = launch.check_verify(job)
-        if not job.t_us:
-            # Before the first attempt is read: a row that is written from now on is no orphan.
-            job = replace(job, t_us=shared_store(job.store).now_us())
-        counts = launch.run_verify(job, beam, lambda done: screen.progress("attempts", total, done))
+        counts = launch.run_verify(
+            job, beam, lambda seen: screen.progress("attempts", total, seen.read, seen.ranges)
+        )
+        tally = Tally(repair=options.repair, prune=options.prune)
         show = _print_lines if options.format == "jsonl" else drift_screen.show_drift
-        remaining = show(read_report(report), counts)
-    return DIFFERENCES if remaining else 0
+        show(read_report(report), counts, tally)
+    return DIFFERENCES if tally.left else 0
 
 
 def read_report(path: str) -> Iterator[RowReport]:
@@ -96,10 +94,9 @@ def read_report(path: str) -> Iterator[RowReport]:
             yield from map(decode, file)
 
 
-def _print_lines(reports: Iterator[RowReport], _: dict[str, float]) -> int:
-    """Print a line a row; return how many still differ."""
-    remaining = 0
+def _print_lines(reports: Iterator[RowReport], _: dict[str, float], tally: Tally) -> None:
     for report in reports:
+        tally.add(report)
         write_out(msgspec.json.encode(report) + b"\n")
-        remaining += bool(report.remaining)
-    return remaining
+    if tally.orphans:
+        screen.tell(drift_screen.of_orphans(tally))

@@ -9,8 +9,8 @@ import msgspec
 
 from group_scores.scores.event import Answer, AssessEvent, InvalidEventError
 
-MAX_TRIES = 100
-"""Tries of one write that get a time of their own inside its millisecond."""
+MAX_TRIES = 1000
+"""Tries of one write: each has a time of its own inside its millisecond."""
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -128,6 +128,18 @@ def attempt_write_time_us(
     if stored is not None:
         offset_ms = stored[0] // 1000 - stored[1]
     return (last_attempted_on_ms + offset_ms) * 1000 + digits
+
+
+def try_digits(first: int, tries: int) -> int:
+    """Return the µs below the millisecond of a write that was tried `tries` times before.
+
+    Each of MAX_TRIES has its own, greater than the one before it until all of the millisecond has
+    been used: behind its last comes its first. A list that was overwritten at a greater time hides
+    what comes with a smaller one, so that it is never held twice.
+    """
+    if not 0 <= tries < MAX_TRIES:
+        raise ValueError(f"a write cannot be tried {tries + 1} times")
+    return (first + tries) % MAX_TRIES
 
 
 def created_on_write_time_us(now_us: int) -> int:

@@ -6,7 +6,7 @@ than what the run knows: it is neither drift nor to be written.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -18,6 +18,7 @@ DETAILS = "agg_details"
 UPDATED = "agg_last_updated"
 
 Kind = Literal["missing", "stale", "orphaned"]
+_Map = tuple[str, Mapping[str, float]]
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -39,7 +40,8 @@ class RowDrift(msgspec.Struct, frozen=True):
     """The differences of one row, and what mends them.
 
     `update` is to be written for what is missing or stale. `prunable` are the keys that have no
-    attempt any more, and `clearable` says that the whole list has none.
+    attempt any more, `undatable` those of them that no other map has, so that their time goes too.
+    `clearable` says that the whole list has none.
     """
 
     key: ActivityKey
@@ -47,6 +49,7 @@ class RowDrift(msgspec.Struct, frozen=True):
     differences: list[Difference]
     update: ActivityAgg | None
     prunable: list[str]
+    undatable: list[str]
     clearable: bool
 
 
@@ -60,25 +63,27 @@ def row_drift(
     """Compare what the attempts give with the row as it stands.
 
     `expected` has every assessment of the learner in the batch. `maps` are the maps of values that
-    are written; of `row` only keys of the `metrics` are looked at, the others are not ours.
+    are written: no other is looked at. Of `row` only keys of the `metrics` are, the others are not
+    ours.
     """
+    looked_at = [(column, values) for column, values in _values(row) if column in maps]
     differences: list[Difference] = []
     changed: dict[str, float] = {}
     integers = expected.agg
     for name, value in expected.metrics.items():
         if row.write_us.get(name, 0) > expected.t_us:
             continue
-        found = list(_of_key(name, value, integers[name], row, maps))
+        found = list(_of_key(name, value, integers[name], row, looked_at))
         differences += found
         if found:
             changed[name] = value
-    prunable = sorted(_orphans(expected, row, metrics))
-    for name in prunable:
-        differences += [
-            Difference("orphaned", column, name, None, values[name])
-            for column, values in _values(row)
-            if name in values
-        ]
+    prunable = sorted(_orphans(expected, row, looked_at, metrics))
+    differences += [
+        Difference("orphaned", column, name, None, values[name])
+        for name in prunable
+        for column, values in looked_at
+        if name in values
+    ]
     details = _details(expected, row)
     if details is not None:
         differences.append(details)
@@ -87,15 +92,17 @@ def row_drift(
     update = None
     if changed or texts is not None:
         update = ActivityAgg(expected.key, expected.t_us, changed, texts)
-    return RowDrift(expected.key, expected.t_us, differences, update, prunable, clearable)
+    others = {name for column, values in _values(row) if column not in maps for name in values}
+    undatable = [name for name in prunable if name not in others]
+    return RowDrift(
+        expected.key, expected.t_us, differences, update, prunable, undatable, clearable
+    )
 
 
 def _of_key(
-    name: str, value: float, integer: int, row: AggregateRow, maps: Collection[str]
+    name: str, value: float, integer: int, row: AggregateRow, maps: Iterable[_Map]
 ) -> Iterator[Difference]:
-    for column, values in _values(row):
-        if column not in maps:
-            continue
+    for column, values in maps:
         wanted: float = integer if column == "agg" else value
         found = values.get(name)
         if found is None:
@@ -106,9 +113,11 @@ def _of_key(
         yield Difference("missing", UPDATED, name, None, None)
 
 
-def _orphans(expected: ActivityAgg, row: AggregateRow, metrics: Collection[str]) -> Iterator[str]:
+def _orphans(
+    expected: ActivityAgg, row: AggregateRow, maps: Iterable[_Map], metrics: Collection[str]
+) -> Iterator[str]:
     """Keys of ours for which no attempt counts, and which are not newer than the attempts."""
-    for name in {name for _, values in _values(row) for name in values}:
+    for name in {name for _, values in maps for name in values}:
         metric, colon, _ = name.partition(":")
         if not colon or metric not in metrics or name in expected.metrics:
             continue
@@ -127,5 +136,5 @@ def _details(expected: ActivityAgg, row: AggregateRow) -> Difference | None:
     return Difference(kind, DETAILS, "", len(expected.details), len(row.details))
 
 
-def _values(row: AggregateRow) -> tuple[tuple[str, Mapping[str, float]], ...]:
+def _values(row: AggregateRow) -> tuple[_Map, ...]:
     return (("agg", row.agg), ("aggregates", row.aggregates))

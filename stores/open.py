@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
 from group_scores.stores.protocol import AggColumns, Store
+
+if TYPE_CHECKING:
+    from group_scores.stores.cassandra import CassandraAddress
 
 SCHEMES = ("sqlite", "cassandra")
 
@@ -42,6 +46,15 @@ class StoreConfig:
             if not rest.startswith("//"):
                 raise AddressError(f"{self.address!r}: write cassandra://HOST:PORT/KEYSPACE")
             CassandraAddress.parse(self.address)
+
+    @property
+    def cluster(self) -> CassandraAddress | None:
+        """The cluster whose tables can be read by several workers at once; None for a file."""
+        if self.address.startswith("sqlite:"):
+            return None
+        from group_scores.stores.cassandra import CassandraAddress
+
+        return CassandraAddress.parse(self.address)
 
 
 def open_store(config: StoreConfig) -> Store:

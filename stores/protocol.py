@@ -41,11 +41,16 @@ class AttemptWrite(msgspec.Struct, frozen=True):
 
 
 class Pruning(msgspec.Struct, frozen=True):
-    """Keys to take out of the maps of one row, as of `t_us`: what was written later stays."""
+    """Keys to take out of the maps of one row, as of `t_us`: what was written later stays.
+
+    `names` go from the maps of values that the store writes, `updated` from `agg_last_updated`: a
+    key that another map still has keeps its time.
+    """
 
     key: ActivityKey
     t_us: int
     names: list[str]
+    updated: list[str]
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -67,6 +72,13 @@ class Store(Protocol):
     def value_maps(self) -> tuple[str, ...]:
         """Which maps of values are written: `agg`, `aggregates` or both."""
 
+    @property
+    def cluster(self) -> str | None:
+        """Where the tables are, the same text whatever address leads there; None for a file.
+
+        A copy of them elsewhere, a restored cluster say, has another.
+        """
+
     def now_us(self) -> int:
         """Return the clock that orders aggregates, epoch µs: greater at each call.
 
@@ -86,7 +98,7 @@ class Store(Protocol):
         """Write each attempt's row whole: of two writes the one with the greater `write_us` wins.
 
         `created_on` keeps the earliest value written. Atomic for each row. Repeat a write that
-        failed only with a greater `write_us`: a list written twice at one time may be doubled.
+        failed only with another `write_us`: a list written twice at one time may be doubled.
         """
 
     def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:

@@ -75,6 +75,11 @@ class SqliteStore:
         """See `Store`."""
         return tuple(self._maps)
 
+    @property
+    def cluster(self) -> str | None:
+        """See `Store`: a file is somebody's own copy."""
+        return None
+
     def now_us(self) -> int:
         """Return a time from the file itself, so that all its users share one clock."""
         with self._transaction() as db:
@@ -193,14 +198,12 @@ class SqliteStore:
         """See `Store`. One transaction."""
         return self._each(prunings, self._prune)
 
-    @staticmethod
-    def _prune(db: sqlite3.Connection, pruning: Pruning) -> None:
+    def _prune(self, db: sqlite3.Connection, pruning: Pruning) -> None:
         key, t_us = pruning.key, pruning.t_us
         row = (key.course_id, key.user_id, key.context_id)
-        db.executemany(
-            sql.PRUNE_CELL,
-            [(*row, one, name, t_us) for name in pruning.names for one in _MAPS],
-        )
+        cells = [(one, name) for one in self._maps for name in pruning.names]
+        cells += [("agg_last_updated", name) for name in pruning.updated]
+        db.executemany(sql.PRUNE_CELL, [(*row, *cell, t_us) for cell in cells])
 
     def scan(self, table: Table, selection: Selection) -> Iterator[dict[str, object]]:
         """See `Store`. In key order."""

@@ -119,6 +119,16 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: str
 
 
+def encode_key(key: ActivityKey) -> bytes:
+    """Return a learner's key as bytes, equal for equal keys: for a shuffle."""
+    return msgspec.msgpack.encode(key)
+
+
+def decode_key(encoded: bytes) -> ActivityKey:
+    """Return the key."""
+    return msgspec.msgpack.decode(encoded, type=ActivityKey)
+
+
 class StructCoder(beam.coders.Coder):
     """Encode one type of record as MessagePack: deterministic, compact, and quick both ways."""
 

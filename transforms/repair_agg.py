@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from group_scores.scores import ActivityAgg, ActivityKey, AggregateRow, activity_agg
-from group_scores.scores.attempt import MAX_TRIES
+from group_scores.scores.attempt import MAX_TRIES, try_digits
 from group_scores.scores.drift import Difference, RowDrift, row_drift
 from group_scores.stores import Pruning, Store, StoreFault, StoreRefusedError
 from group_scores.transforms.fetch_best_score import best_scores_of
@@ -46,7 +46,7 @@ def find_drift(
     return [
         row_drift(agg, rows[agg.key], maps=store.value_maps, metrics=metrics)
         if agg.key in rows
-        else RowDrift(agg.key, agg.t_us, [], None, [], False)
+        else RowDrift(agg.key, agg.t_us, [], None, [], [], False)
         for agg in expected
     ]
 
@@ -94,7 +94,12 @@ def mend(
 
 def to_mend(drift: RowDrift, *, prune: bool) -> list[Difference]:
     """Return the differences that a repair takes away: orphans only where they are pruned."""
-    return [one for one in drift.differences if prune or one.kind != "orphaned"]
+    return [one for one in drift.differences if is_mended(one, prune=prune)]
+
+
+def is_mended(difference: Difference, *, prune: bool) -> bool:
+    """Tell whether a repair takes the difference away."""
+    return prune or difference.kind != "orphaned"
 
 
 def write_drift(
@@ -109,22 +114,23 @@ def write_drift(
 
     A write that failed may have taken effect, and so may one of a run that was killed. A list
     that is written twice at one time would hold its elements twice: so the times differ in the
-    `digits` (0 to 899 µs, drawn at random) and grow with each try. They begin 1 ms before the rows'
-    and never come after: what a stream has read later wins, whenever it is written.
+    `digits` (0 to 999 µs, drawn at random) and with each of MAX_TRIES. They are of the ms before
+    the rows' and never come after: what a stream has read later wins, whenever it is written.
+    Raises StoreTransientError when the store stays away for longer than that, or `retry` allows.
     """
-    first = random.randrange(1000 - MAX_TRIES) if digits is None else digits
+    first = random.randrange(MAX_TRIES) if digits is None else digits
 
     def write(some: list[ActivityAgg], tries: int) -> list[StoreFault | None]:
-        offset_us = first + min(tries, MAX_TRIES - 1) - _EARLIER_US
+        offset_us = try_digits(first, tries) - _EARLIER_US
         return store.write_aggregates(
             [ActivityAgg(a.key, a.t_us + offset_us, a.metrics, a.details) for a in some]
         )
 
     writing = [agg for drift in drifts if (agg := _update(drift, prune=prune)) is not None]
-    faults = retry.each(writing, write)
+    faults = retry.each(writing, write, MAX_TRIES)
     refused = _refused([agg.key for agg in writing], faults)
     pruning = [
-        Pruning(drift.key, drift.t_us, drift.prunable)
+        Pruning(drift.key, drift.t_us, drift.prunable, drift.undatable)
         for drift in drifts
         if prune and drift.prunable
     ]

@@ -12,7 +12,9 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
+    stop_after_attempt,
     stop_after_delay,
+    stop_never,
     wait_random_exponential,
 )
 
@@ -43,15 +45,17 @@ class Retry:
         self,
         items: Sequence[S],
         call: Callable[[list[S], int], Sequence[T | StoreFault]],
+        most_tries: int | None = None,
     ) -> list[T | StoreFault]:
         """Call with the items that still fail for now, and with the number of tries before.
 
         The result has, for each item, what the call returned: never a StoreTransientError, which
-        is raised when the time is over. `call` may raise one itself, for all of its items.
+        is raised when the time is over, or when it was called `most_tries` times. `call` may raise
+        one itself, for all of its items.
         """
         results: dict[int, T | StoreFault] = {}
         todo = list(range(len(items)))
-        for attempt in self._retrying():
+        for attempt in self._retrying(most_tries):
             with attempt:
                 if not todo:
                     break
@@ -63,11 +67,12 @@ class Retry:
                     raise _as_error(results[todo[0]])
         return [results[index] for index in range(len(items))]
 
-    def _retrying(self) -> Retrying:
+    def _retrying(self, most_tries: int | None = None) -> Retrying:
+        most = stop_after_attempt(most_tries) if most_tries else stop_never
         return Retrying(
             retry=retry_if_exception_type(ServiceUnavailableError),
             wait=wait_random_exponential(multiplier=0.2, max=self.longest_pause_s),
-            stop=stop_after_delay(self.seconds),
+            stop=stop_after_delay(self.seconds) | most,
             before_sleep=self._say,
             reraise=True,
         )

@@ -118,6 +118,7 @@ class ReadSnapshot(beam.PTransform):
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Nothing -> AttemptsPage."""
         ranges = shared(SnapshotReader, self.address).ranges()
+        self.progress.plan(len(ranges))
         read = beam.ParDo(_ReadRange(self.address, self.progress))
         return (
             root | "Ranges" >> beam.Create(ranges) | "Read" >> read.with_output_types(AttemptsPage)
@@ -137,3 +138,4 @@ class _ReadRange(beam.DoFn):
             self._progress.add(rows)
             yield page
         _read_ranges.inc()
+        self._progress.add_range()

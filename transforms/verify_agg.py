@@ -10,12 +10,12 @@ import apache_beam as beam
 import msgspec
 from apache_beam.metrics import Metrics
 
-from group_scores.scores import METRICS
+from group_scores.scores import METRICS, ActivityAgg, ActivityKey
 from group_scores.scores.drift import Difference, RowDrift
 from group_scores.stores import Store, StoreConfig
 from group_scores.transforms.batching import NAMESPACE, SCANNED, BatchingDoFn, BatchSize
 from group_scores.transforms.elements import ActivityUpdate
-from group_scores.transforms.repair_agg import find_drift, mend, to_mend
+from group_scores.transforms.repair_agg import find_drift, is_mended, mend, to_mend
 from group_scores.transforms.resources import shared_store
 from group_scores.transforms.retry import Retry
 from group_scores.transforms.sinks import shared_sink
@@ -35,6 +35,10 @@ class RowReport(msgspec.Struct, frozen=True, omit_defaults=True):
     remaining: list[Difference] = []
     refused: str | None = None
 
+    def left(self, *, repair: bool, prune: bool) -> list[Difference]:
+        """Return what remains of what was to go: all where nothing was to be repaired."""
+        return [one for one in self.remaining if is_mended(one, prune=prune or not repair)]
+
 
 def verify_rows(
     store: Store,
@@ -44,9 +48,17 @@ def verify_rows(
     *,
     repair: bool,
     prune: bool,
+    digits: int | None = None,
 ) -> list[RowReport]:
-    """Return a report for each row that differs, after repairing it where that is asked for."""
-    expected = [update.agg for update in updates]
+    """Return a report for each row that differs, after repairing it where that is asked for.
+
+    A learner who comes twice is compared once, with what was read last. `digits` are those of
+    `write_drift`.
+    """
+    newest: dict[ActivityKey, ActivityAgg] = {}
+    for update in sorted(updates, key=lambda update: update.agg.t_us):
+        newest[update.agg.key] = update.agg
+    expected = list(newest.values())
     found = [
         (drift, agg)
         for drift, agg in zip(find_drift(store, expected, metrics, retry), expected, strict=True)
@@ -55,7 +67,8 @@ def verify_rows(
     if not repair:
         return [_report(drift, drift.differences) for drift, _ in found]
     drifts = [drift for drift, _ in found]
-    mended = mend(store, drifts, [agg for _, agg in found], metrics, retry, prune=prune)
+    with_them = [agg for _, agg in found]
+    mended = mend(store, drifts, with_them, metrics, retry, prune=prune, digits=digits)
     reports = []
     for drift, one in zip(drifts, mended, strict=True):
         mendable = to_mend(drift, prune=prune)

@@ -34,12 +34,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class AggregatesWritten:
-    """What became of a batch of updates; `written` and `unchanged` count rows."""
+    """What became of a batch of updates; `written` and `unchanged` count rows.
+
+    Of those that are written, `not_taken` do not show all of it afterwards.
+    """
 
     processed: list[ProcessedActivity]
     refused: list[Refusal]
     written: int
     unchanged: int = 0
+    not_taken: int = 0
 
 
 def write_aggregates(
@@ -103,9 +107,9 @@ def write_changed(
         one.key: one
         for one in mend(store, changed, found_with, metrics, retry, prune=False, digits=digits)
     }
-    for one in mended.values():
-        if one.left:
-            log.warning("%s: %d values did not take; run again", one.key, len(one.left))
+    not_taken = [one for one in mended.values() if one.left]
+    for one in not_taken:
+        log.warning("%s: %d values did not take; run again", "/".join(one.key), len(one.left))
     refused = {key: one.refused for key, one in mended.items() if one.refused is not None}
     return AggregatesWritten(
         [
@@ -120,6 +124,7 @@ def write_changed(
         ],
         len(mended) - len(refused),
         len(expected) - len(mended),
+        len(not_taken),
     )
 
 
@@ -162,6 +167,7 @@ class _WriteFn(BatchingDoFn[ActivityUpdate]):
         self._retry = retry
         self._written = Metrics.counter(NAMESPACE, "aggregates_written")
         self._unchanged = Metrics.counter(NAMESPACE, "aggregates_unchanged")
+        self._not_taken = Metrics.counter(NAMESPACE, "aggregates_not_taken")
 
     def size_of(self, element: ActivityUpdate) -> int:
         events = sum(len(record.value) for record in element.records)
@@ -175,6 +181,7 @@ class _WriteFn(BatchingDoFn[ActivityUpdate]):
         result = write(store, batch, self._metrics, self._retry)
         self._written.inc(result.written)
         self._unchanged.inc(result.unchanged)
+        self._not_taken.inc(result.not_taken)
         yield from result.processed
         yield from map(refuse, result.refused)
 

@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from group_scores.scores import ActivityKey, StoredAttempt
-from group_scores.scores.attempt import MAX_TRIES, attempt_write_time_us
+from group_scores.scores.attempt import MAX_TRIES, attempt_write_time_us, try_digits
 from group_scores.stores import (
     AttemptsRead,
     AttemptWrite,
@@ -51,14 +51,15 @@ def write_attempts(
     """Write the attempts of a batch that are newer than the rows in the store.
 
     One read a learner and batch tells what is there; where nothing has to be written, it is
-    handed on, and the best score need not be read again. `digits` (0 to 899) are the µs below
+    handed on, and the best score need not be read again. `digits` (0 to 999) are the µs below
     the millisecond of the first try's write times: drawn at random, so that two workers that
     write one attempt at once differ.
-    Raises StoreTransientError when the store stays away for longer than `retry` allows.
+    Raises StoreTransientError when the store stays away for longer than `retry` allows, or for
+    MAX_TRIES.
     """
     reads = read_attempts(store, [event.key.activity for event in events], retry, for_writing=True)
     if digits is None:
-        digits = random.randrange(1000 - MAX_TRIES)
+        digits = random.randrange(MAX_TRIES)
     refused: dict[int, str] = {}
     written: set[int] = set()
     # Of several versions of one attempt the newest is written; an older one has its turn only
@@ -66,7 +67,7 @@ def write_attempts(
     todo = _newer(events, reads)
     while todo:
         newest = _newest(events, todo)
-        faults = retry.each(newest, _Writing(store, events, reads, digits))
+        faults = retry.each(newest, _Writing(store, events, reads, digits), MAX_TRIES)
         for index, fault in zip(newest, faults, strict=True):
             if isinstance(fault, StoreRefusedError):
                 refused[index] = str(fault)
@@ -116,7 +117,7 @@ def read_attempts(
 
 @dataclass
 class _Writing:
-    """One try of a number of attempts, each with a time greater than the try before."""
+    """One try of a number of attempts, each with a time that no try before had."""
 
     store: Store
     events: Sequence[ScoredEvent]
@@ -134,10 +135,9 @@ class _Writing:
         before = None
         if stored and stored.write_us is not None and stored.last_attempted_on_ms is not None:
             before = (stored.write_us, stored.last_attempted_on_ms)
-        digits = self.digits + min(tries, MAX_TRIES - 1)
         return AttemptWrite(
             event.attempt,
-            attempt_write_time_us(event.assessment_ts_ms, before, digits),
+            attempt_write_time_us(event.assessment_ts_ms, before, try_digits(self.digits, tries)),
             now_us,
             create=stored is None or not stored.has_created_on,
         )

@@ -22,7 +22,7 @@ CONSISTENCIES = (
     "LOCAL_ONE",
 )
 _OPTIONS = ("dc", "consistency", "username", "ca", "cert", "key")
-_SOURCE_OPTIONS = ("course", "batch", "rows_s")
+_SOURCE_OPTIONS = ("course", "batch", "rows_s", "taken")
 _KEYSPACE = re.compile(r"\w{1,48}", re.ASCII)
 
 
@@ -88,15 +88,17 @@ class CassandraAddress:
 
 @dataclass(frozen=True)
 class CassandraSourceAddress:
-    """A cluster to read the attempts from: which of them, and how fast.
+    """A cluster to read the attempts from: which of them, how fast, and as of when.
 
     `rows_s` is how many rows a second a worker process reads at most; None does not hold it back.
+    `taken_ms` is the time, epoch ms, as of which an old or restored cluster has them; None is now.
     """
 
     cluster: CassandraAddress
     course: str | None = None
     batch: str | None = None
     rows_s: float | None = None
+    taken_ms: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> CassandraSourceAddress:
@@ -107,12 +109,13 @@ class CassandraSourceAddress:
             options=(*_OPTIONS, *_SOURCE_OPTIONS),
             needs_path="keyspace",
         )
-        rows_s = uri.options.get("rows_s")
+        rows_s, taken = uri.options.get("rows_s"), uri.options.get("taken")
         return cls(
             CassandraAddress._of(uri),
             uri.options.get("course"),
             uri.options.get("batch"),
             None if rows_s is None else _rate(rows_s),
+            None if taken is None else _time_ms(taken),
         )
 
     def __str__(self) -> str:
@@ -127,6 +130,12 @@ def _rate(text: str) -> float:
     if not (math.isfinite(rate) and rate > 0):
         raise AddressError(f"rows_s={text} is not a number of rows a second; give one above 0")
     return rate
+
+
+def _time_ms(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**63 // 1000):
+        raise AddressError(f"taken={text} is not a time in epoch ms; give a whole number above 0")
+    return int(text)
 
 
 def _check_file(name: str, path: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from group_scores.scores import ActivityKey, StoredAttempt
 from group_scores.stores.cassandra.address import CassandraSourceAddress
 from group_scores.stores.cassandra.cluster_time import ClusterTime
+from group_scores.stores.cassandra.identity import identity
 from group_scores.stores.cassandra.ranges import TokenRange
 from group_scores.stores.cassandra.schema import ATTEMPTS, check_attempts
 from group_scores.stores.cassandra.table_reader import (
@@ -61,6 +62,11 @@ class AttemptsReader(TableReader):
     def chunks(self, tokens: TokenRange, call: Call = once) -> Iterator[Chunk[Learner]]:
         """Yield the learners of a range. Each is whole, and in one chunk."""
         return whole_learners(self.pages(tokens, call, self._clock.now_us))
+
+    @property
+    def cluster(self) -> str:
+        """Where the attempts are, to be compared with that of a `Store`."""
+        return identity(self._session, self.source.address.keyspace)
 
 
 def whole_learners(pages: Iterable[Page]) -> Iterator[Chunk[Learner]]:

@@ -73,13 +73,12 @@ class Statements:
             self._update_details = session.prepare(
                 f"{update}, agg_details = ? WHERE {key} = ? AND context_id = ?"
             )
-        maps = ("agg_last_updated", *(("aggregates",) if schema.has_aggregates else ()), "agg")
+        maps = ("agg_last_updated", *self._columns)
         self._prune = session.prepare(
             f"UPDATE {schema.aggregates} USING TIMESTAMP ? SET "
             + ", ".join(f"{name} = {name} - ?" for name in maps)
             + f" WHERE {key} = ? AND context_id = ?"
         )
-        self._pruned_maps = len(maps)
         columns = ["user_id", *schema.aggregate_values]
         times = [f"WRITETIME({name})" for name in schema.aggregate_values]
         try:
@@ -132,10 +131,13 @@ class Statements:
     def prune_aggregate(self, item: int, pruning: Pruning) -> Row:
         """Return the statement that takes keys out of the maps of an aggregate row."""
         course, user, context = _aggregate_key(pruning.key)
-        names = codec.list_of([name.encode() for name in pruning.names])  # sets look like lists
-        maps = self._pruned_maps
-        values = [codec.bigint(pruning.t_us), *[names] * maps, _TYPE, course, user, context]
-        size = row_size(values, maps, maps * len(pruning.names), 0)
+        # Sets look like lists.
+        names = codec.list_of([name.encode() for name in pruning.names])
+        updated = codec.list_of([name.encode() for name in pruning.updated])
+        maps = len(self._columns)
+        sets = [updated, *[names] * maps]
+        values = [codec.bigint(pruning.t_us), *sets, _TYPE, course, user, context]
+        size = row_size(values, 1 + maps, maps * len(pruning.names) + len(pruning.updated), 0)
         partition = codec.routing_key([_TYPE, course, user])
         return Row(item, partition, size, [Bound(self._prune, values, partition)])
 

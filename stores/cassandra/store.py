@@ -10,6 +10,7 @@ from group_scores.scores import ActivityAgg, ActivityKey, AggregateRow, StoredAt
 from group_scores.stores.cassandra.address import CassandraAddress
 from group_scores.stores.cassandra.cluster_time import ClusterTime
 from group_scores.stores.cassandra.faults import fault, is_drivers, start_error
+from group_scores.stores.cassandra.identity import identity
 from group_scores.stores.cassandra.limits import read_limits
 from group_scores.stores.cassandra.packing import (
     Lookup,
@@ -102,6 +103,11 @@ class CassandraStore:
     def value_maps(self) -> tuple[str, ...]:
         """See `Store`."""
         return self._columns
+
+    @property
+    def cluster(self) -> str | None:
+        """See `Store`."""
+        return identity(self._session, self._address.keyspace)
 
     def now_us(self) -> int:
         """See `Store`."""

@@ -16,6 +16,7 @@ from group_scores.stores import (
     AggregateRow,
     AttemptsRead,
     AttemptWrite,
+    Pruning,
     Selection,
     Store,
     StoreFault,
@@ -176,6 +177,9 @@ class Link:
 
     def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
         return self._write(self._store.write_aggregates, updates)
+
+    def prune_aggregates(self, prunings: Sequence[Pruning]) -> list[StoreFault | None]:
+        return self._write(self._store.prune_aggregates, prunings)
 
     def _write(
         self, write: Callable[[Sequence[Any]], list[StoreFault | None]], items: Iterable[Any]

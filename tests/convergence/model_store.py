@@ -18,6 +18,7 @@ from group_scores.stores import (
     AggregateRow,
     AttemptsRead,
     AttemptWrite,
+    Pruning,
     Selection,
     StoreFault,
     StoreTransientError,
@@ -27,14 +28,19 @@ from group_scores.stores.clock import ClusterClock
 
 @dataclass
 class Cell:
-    """The winner so far: the greater time, on equal times the greater value."""
+    """The winner so far: the greater time, on equal times a deletion, then the greater value."""
 
     time: int
     value: Any
+    deleted: bool = False
 
     def put(self, time: int, value: Any) -> None:
-        if (time, value) > (self.time, self.value):
-            self.time, self.value = time, value
+        if time > self.time or (time == self.time and not self.deleted and value > self.value):
+            self.time, self.value, self.deleted = time, value, False
+
+    def delete(self, time: int) -> None:
+        if time >= self.time:
+            self.time, self.value, self.deleted = time, None, True
 
 
 @dataclass
@@ -133,9 +139,7 @@ class ModelStore:
 
     def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
         for update in updates:
-            row = self._cluster.aggregates.setdefault(
-                update.key, {"agg": {}, "aggregates": {}, "updated": {}, "details": ListCell()}
-            )
+            row = self._cluster.aggregates.setdefault(update.key, _empty_row())
             _put(row["agg"], update.agg, update.t_us)
             _put(row["aggregates"], update.metrics, update.t_us)
             _put(row["updated"], dict.fromkeys(update.metrics, update.updated_ms), update.t_us)
@@ -144,8 +148,7 @@ class ModelStore:
         return [None] * len(updates)
 
     def read_aggregates(self, keys: Sequence[ActivityKey]) -> list[AggregateRow | StoreFault]:
-        empty: dict[str, Any] = {"agg": {}, "aggregates": {}, "updated": {}, "details": ListCell()}
-        rows = [self._cluster.aggregates.get(key, empty) for key in keys]
+        rows = [self._cluster.aggregates.get(key, _empty_row()) for key in keys]
         return [
             AggregateRow(
                 _values(row["agg"]),
@@ -153,9 +156,9 @@ class ModelStore:
                 _values(row["updated"]),
                 row["details"].value,
                 {
-                    name: max(row[one][name].time for one in _MAPS if name in row[one])
+                    name: max(row[one][name].time for one in _MAPS if name in _values(row[one]))
                     for one in _MAPS
-                    for name in row[one]
+                    for name in _values(row[one])
                 },
                 row["details"].time,
             )
@@ -172,10 +175,38 @@ class ModelStore:
             for update, row in zip(updates, rows, strict=True)
         ]
 
+    def prune_aggregates(self, prunings: Sequence[Pruning]) -> list[StoreFault | None]:
+        for one in prunings:
+            row = self._cluster.aggregates.setdefault(one.key, _empty_row())
+            for column in _MAPS:
+                for name in one.updated if column == "updated" else one.names:
+                    row[column].setdefault(name, Cell(one.t_us, None, deleted=True)).delete(
+                        one.t_us
+                    )
+        return [None] * len(prunings)
+
     def scan(self, table: str, selection: Selection) -> Iterator[dict[str, object]]:
-        assert table == "attempts"
         assert selection.batch_id is None
         assert selection.user_id is None
+        yield from (
+            self._scan_attempts(selection)
+            if table == "attempts"
+            else self._scan_aggregates(selection)
+        )
+
+    def _scan_aggregates(self, selection: Selection) -> Iterator[dict[str, object]]:
+        for key, row in sorted(self._cluster.aggregates.items(), key=lambda item: item[0]):
+            if key.course_id == selection.course_id:
+                yield {
+                    "activity_id": key.course_id,
+                    "user_id": key.user_id,
+                    "context_id": key.context_id,
+                    "agg": _values(row["agg"]),
+                    "aggregates": _values(row["aggregates"]),
+                    "agg_details": row["details"].value,
+                }
+
+    def _scan_attempts(self, selection: Selection) -> Iterator[dict[str, object]]:
         for key, row in sorted(self._cluster.attempts.items()):
             if key[1] != selection.course_id:
                 continue
@@ -202,4 +233,8 @@ def _put(cells: dict[str, Cell], values: dict[str, Any], time: int) -> None:
 
 
 def _values(cells: dict[str, Cell]) -> dict[str, Any]:
-    return {name: cell.value for name, cell in cells.items()}
+    return {name: cell.value for name, cell in cells.items() if not cell.deleted}
+
+
+def _empty_row() -> dict[str, Any]:
+    return {"agg": {}, "aggregates": {}, "updated": {}, "details": ListCell()}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from group_scores.scores import (
     METRICS,
+    ActivityAgg,
     ActivityKey,
     Attempt,
     SourceRecord,
@@ -21,18 +22,25 @@ from group_scores.scores import (
 from group_scores.scores.best_score import BestScore
 from group_scores.stores import AttemptWrite, Selection, Store, StoreTransientError
 from group_scores.transforms.combine_attempts import combine_attempts
-from group_scores.transforms.elements import AttemptsPage, LearnerAttempts, ScoredEvent
+from group_scores.transforms.elements import (
+    ActivityUpdate,
+    LearnerAttempts,
+    ScoredEvent,
+)
 from group_scores.transforms.fetch_best_score import fetch_best_scores
 from group_scores.transforms.merge_agg import merge_agg
 from group_scores.transforms.parse_event import parse_record
 from group_scores.transforms.retry import Retry
 from group_scores.transforms.score_attempt import score_event
+from group_scores.transforms.scored_keys import columns_of, scored_keys
+from group_scores.transforms.verify_agg import verify_rows
 from group_scores.transforms.write_agg import write_aggregates, write_changed
 from group_scores.transforms.write_attempt import write_attempts
 from tests import naive
 from tests.convergence.interleaving import Crash, World
 
 _FETCHED_AT_ONCE = 2
+_WAITING = Retry(30, longest_pause_s=0)
 
 
 @dataclass(frozen=True)
@@ -178,8 +186,14 @@ def _process(store: Store, bundle: Sequence[Event], retry: Retry, digits: Digits
     return True
 
 
-def reaggregate(course: str, late: int, digits: Digits) -> Callable[[Store], None]:
-    """Return what a batch run does: take a snapshot, and write what differs, `late` steps later.
+PutThrough = Callable[[Store, int, list[dict[str, Any]], int], None]
+"""What is done with a snapshot: the store, its time and rows, and the digits of the writes."""
+
+
+def reaggregate(
+    course: str, late: int, digits: Digits, put_through: PutThrough
+) -> Callable[[Store], None]:
+    """Return what a batch run does: take a snapshot, and put it through `late` steps later.
 
     A crash, or a store that stays away, has the same snapshot put through from its start.
     """
@@ -192,7 +206,7 @@ def reaggregate(course: str, late: int, digits: Digits) -> Callable[[Store], Non
                     taken = store.now_us(), list(store.scan("attempts", Selection(course)))
                 for _ in range(late):
                     store.now_us()
-                _write_snapshot(store, *taken, digits.next())
+                put_through(store, *taken, digits.next())
             except (Crash, StoreTransientError):
                 continue
             return
@@ -200,7 +214,28 @@ def reaggregate(course: str, late: int, digits: Digits) -> Callable[[Store], Non
     return run
 
 
-def _write_snapshot(store: Store, t_us: int, rows: list[dict[str, Any]], digits: int) -> None:
+def write_snapshot(store: Store, t_us: int, rows: list[dict[str, Any]], digits: int) -> None:
+    """Write what differs, as `run` does."""
+    updates = _updates(store, t_us, rows)
+    write_changed(store, updates, METRICS, _WAITING, digits)
+
+
+def prune_snapshot(store: Store, t_us: int, rows: list[dict[str, Any]], digits: int) -> None:
+    """Write what differs and take the orphans out, as `verify --repair --prune` does."""
+    updates = _updates(store, t_us, rows)
+    scanned = store.scan("aggregates", Selection(Event.course))
+    columns = columns_of(store)
+    stored = scored_keys((tuple(row[name] for name in columns) for row in scanned), METRICS)
+    known = {update.agg.key for update in updates}
+    orphans = [
+        ActivityUpdate(ActivityAgg(key, t_us, {}, []), [], None, [])
+        for key in stored
+        if key not in known
+    ]
+    verify_rows(store, updates + orphans, METRICS, _WAITING, repair=True, prune=True, digits=digits)
+
+
+def _updates(store: Store, t_us: int, rows: list[dict[str, Any]]) -> list[ActivityUpdate]:
     def key(row: dict[str, Any]) -> ActivityKey:
         return ActivityKey(row["course_id"], row["user_id"], row["batch_id"])
 
@@ -215,9 +250,8 @@ def _write_snapshot(store: Store, t_us: int, rows: list[dict[str, Any]], digits:
         )
         for one in dict.fromkeys(map(key, rows))
     ]
-    best = combine_attempts(AttemptsPage(t_us, learners), details=store.wants_details)
-    retry = Retry(30, longest_pause_s=0)
-    write_changed(store, list(map(merge_agg, best)), METRICS, retry, digits)
+    details = store.wants_details
+    return [merge_agg(combine_attempts(learner, t_us, details=details)) for learner in learners]
 
 
 _ATTEMPT_COLUMNS = (
@@ -229,9 +263,16 @@ _ATTEMPT_COLUMNS = (
 )
 
 
-def write_before(store: Store, plan: Plan) -> None:
-    """Write the earlier job's rows: wall-clock write times, and aggregates that are wrong."""
+def write_before(store: Store, plan: Plan, *, orphans: bool = False) -> None:
+    """Write the earlier job's rows: wall-clock write times, and aggregates that are wrong.
+
+    With `orphans` there are scores of all that the events are for, though no attempts yet.
+    """
     now_us = store.now_us()
+    for event in plan.events if orphans else ():
+        wrong = {event.content: BestScore(88.0, 88.0, 88, "a9", 1)}
+        orphan = activity_agg(activity_key(event), now_us - 4_500, wrong, METRICS, None)
+        assert store.write_aggregates([orphan]) == [None]
     for event in plan.before:
         attempt = event.scored().attempt
         assert isinstance(attempt, Attempt)
@@ -252,13 +293,14 @@ def converge(
     world: World,
     batch_runs: Sequence[int] = (),
     batch_store: Store | None = None,
+    put_through: PutThrough = write_snapshot,
 ) -> None:
     """Run the plan's workers, each with its store, and check what is left.
 
-    `batch_runs` go on beside them, on `batch_store` or the first store: how late each writes its
-    snapshot.
+    `batch_runs` go on beside them, on `batch_store` or the first store: how late each puts its
+    snapshot through.
     """
-    write_before(stores[0], plan)
+    write_before(stores[0], plan, orphans=put_through is prune_snapshot)
     existing = list(stores[0].scan("attempts", Selection(plan.course)))
     digits = Digits()
     streams = [
@@ -266,7 +308,8 @@ def converge(
         for store, bundles, retry_s in zip(stores, plan.bundles, plan.retry_s, strict=True)
     ]
     batches = [
-        (batch_store or stores[0], reaggregate(plan.course, late, digits)) for late in batch_runs
+        (batch_store or stores[0], reaggregate(plan.course, late, digits, put_through))
+        for late in batch_runs
     ]
     world.run(streams + batches)
     check(stores[0], plan, existing)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from group_scores.runners.simulate import Simulation, simulate
-from tests.command_line import Done, invoke, succeed
+from tests.command_line import Done, invoke, refused, succeed
 from tests.integration.pipeline_runs import Tables, arguments, differences, produce, run
 from tests.servers.cassandra_server import CassandraServer
 from tests.servers.kafka_server import KafkaServer
@@ -138,6 +138,50 @@ def test_a_course_or_a_batch_is_all_that_is_touched(
     assert done.code == 0, done.out
 
 
+def test_a_copy_is_read_as_of_its_time_and_never_taken_for_now(
+    plain: Courses, keyspace: Keyspace
+) -> None:
+    """A keyspace that was copied before learners went on: what is newer stays."""
+    copy = keyspace()
+    address = plain.address.replace(plain.keyspace, copy)
+    events = Path("before.jsonl")
+    events.write_bytes(b"".join(one + b"\n" for one in plain.messages[:500]))
+    succeed("run", "--source", str(events), "--store", address)
+    before = plain.rows()
+    for command in ("run", "verify"):
+        line = refused(command, "--source", address, "--store", plain.address)
+        assert "another cluster or keyspace" in line
+        assert "taken=EPOCH_MS" in line
+    future = f"{address}?taken=99999999999999"
+    assert "in the future" in refused("run", "--source", future, "--store", plain.address)
+    assert plain.rows() == before
+
+    taken_ms = min(min(row["agg_last_updated"].values()) for row in before) - 1
+    table = f"{plain.keyspace}.user_activity_agg"
+    row = before[0]
+    plain.session.execute(
+        f"UPDATE {table} USING TIMESTAMP 5 SET agg['score:do_deleted'] = 4 WHERE "
+        "activity_type = 'Course' AND activity_id = %s AND user_id = %s AND context_id = %s",
+        (row["activity_id"], row["user_id"], row["context_id"]),
+    )
+    taken = f"{address}?taken={taken_ms}"
+    done = invoke("verify", "--source", taken, "--store", plain.address, "--format", "jsonl")
+    orphan = (row["user_id"], "orphaned", "agg", "score:do_deleted")
+    assert (done.code, _told(done)) == (3, {orphan})
+    repair = ("--repair", "--prune")
+    succeed("verify", "--source", taken, "--store", plain.address, *repair)
+    succeed("run", "--source", taken, "--store", plain.address)
+    assert plain.rows() == before
+
+
+def test_one_cluster_by_another_address_is_the_same(plain: Courses) -> None:
+    for host in ("localhost", "127.0.0.1,localhost"):
+        source = plain.address.replace("127.0.0.1", host, 1)
+        assert source != plain.address
+        done = invoke("verify", "--source", source, "--store", plain.address)
+        assert done.code == 0, done
+
+
 def test_verify_finds_what_is_planted_and_only_that(plain: Courses) -> None:
     table = f"{plain.keyspace}.user_activity_agg"
     rows = plain.rows()
@@ -168,7 +212,7 @@ def test_verify_finds_what_is_planted_and_only_that(plain: Courses) -> None:
     }
     done = plain.verify("--format", "jsonl")
     assert (done.code, _told(done)) == (3, planted)
-    assert plain.verify("--repair").code == 3  # the orphans are left
+    assert plain.verify("--repair").code == 0  # it was not asked to take out the orphans
     assert {kind for _, kind, _, _ in _told(plain.verify("--format", "jsonl"))} == {"orphaned"}
     assert plain.verify("--repair", "--prune").code == 0
     assert plain.verify("--format", "jsonl") == (0, "", "")
@@ -176,6 +220,45 @@ def test_verify_finds_what_is_planted_and_only_that(plain: Courses) -> None:
     assert plain.scores() == [
         {k: v for k, v in row.items() if k != "agg_last_updated"} for row in rows
     ]
+
+
+def test_every_orphan_is_found_and_only_those_that_are_asked_for(courses: Courses) -> None:
+    """Among them some of which only the list is left, and rows of others."""
+    table = f"{courses.keyspace}.user_activity_agg"
+    row = courses.rows()[0]
+    course, batch = row["activity_id"], row["context_id"]
+    for key in ((course, "gone0", batch), (course, "gone1", "cb:x"), ("do_x", "gone2", "cb:x")):
+        courses.session.execute(
+            f"INSERT INTO {table} (activity_type, activity_id, user_id, context_id, agg) "
+            "VALUES ('Course', %s, %s, %s, {'max_score:do_x': 1, 'completedCount': 2})",
+            key,
+        )
+    if row.get("agg_details"):
+        courses.session.execute(
+            f"INSERT INTO {table} (activity_type, activity_id, user_id, context_id, agg_details) "
+            "VALUES ('Course', %s, 'lists', %s, ['x'])",
+            (course, batch),
+        )
+    courses.session.execute(
+        f"INSERT INTO {table} (activity_type, activity_id, user_id, context_id, agg) "
+        "VALUES ('Other', %s, 'other', %s, {'score:do_x': 1})",
+        (course, batch),
+    )
+    lists = {"lists"} if row.get("agg_details") else set()
+    of_batch = batch.removeprefix("cb:")
+    for options, users in (
+        ("?rows_s=100000", {"gone0", "gone1", "gone2", *lists}),
+        (f"?course={course}", {"gone0", "gone1", *lists}),
+        ("?batch=x", {"gone1", "gone2"}),
+        (f"?course={course}&batch={of_batch}", {"gone0", *lists}),
+    ):
+        source = courses.address + options
+        words = ("--source", source, "--store", courses.address, "--format", "jsonl")
+        assert {user for user, *_ in _told(invoke("verify", *words))} == users
+    assert courses.verify("--repair", "--prune").code == 0
+    assert courses.verify("--format", "jsonl") == (0, "", "")
+    left = {tuple(one["agg"]) for one in courses.rows() if one["user_id"].startswith("gone")}
+    assert left == {("completedCount",)}
 
 
 def _told(done: Done) -> set[tuple[str, str, str, str]]:

@@ -11,7 +11,14 @@ import pytest
 
 from group_scores.scores import ActivityKey
 from group_scores.stores import AttemptsRead, StoreConfig, StoreTransientError, open_store
-from group_scores.stores.cassandra import CassandraStore
+from group_scores.stores.cassandra import (
+    CassandraAddress,
+    CassandraSourceAddress,
+    CassandraStore,
+)
+from group_scores.stores.cassandra.identity import identity
+from group_scores.stores.cassandra.scan_attempts import AttemptsReader, attempts_source
+from group_scores.stores.cassandra.session import connect
 from tests.servers.cassandra_server import CassandraServer, create_tables
 from tests.values import attempt, question, update, write
 
@@ -132,6 +139,41 @@ def test_statements_go_to_a_replica_and_share_it(
             assert {event.source for event in trace.events} == {future.coordinator_host.address}
     assert set(coordinators) == {"127.0.0.1", "127.0.0.2"}
     store.close()
+
+
+def test_is_one_cluster_whichever_nodes_are_asked(
+    address: tuple[str, int], nodes: list[CassandraServer]
+) -> None:
+    text, _ = address
+    first, second = (node.host for node in nodes)
+
+    def clusters() -> set[str | None]:
+        found = set()
+        for hosts in (first, f"{first},{second}", f"{second},{first}"):
+            store = open_store(StoreConfig(text.replace(first, hosts, 1)))
+            found.add(store.cluster)
+            store.close()
+        source = attempts_source(CassandraSourceAddress.parse(text.replace(first, second, 1)))
+        reader = AttemptsReader(source)
+        found.add(reader.cluster)
+        reader.close()
+        return found
+
+    (cluster,) = clusters()
+    assert cluster is not None
+    assert all(f"@{host}" in cluster for host in (first, second))
+    with nodes[1].down():
+        assert identity_of(text) == cluster
+    other = text.rpartition("/")[0] + "/system_schema"
+    assert identity_of(other) != cluster
+
+
+def identity_of(address: str) -> str:
+    session = connect(CassandraAddress.parse(address))
+    try:
+        return identity(session, CassandraAddress.parse(address).keyspace)
+    finally:
+        session.cluster.shutdown()
 
 
 def test_node_that_is_away_takes_only_its_own_with_it(

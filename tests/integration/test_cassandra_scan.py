@@ -132,6 +132,8 @@ class TestRows:
             counters = run(read, Keep())
             progress.write()
             assert progress.read() == len(rows)
+            planned = len(shared_ranges(read))
+            assert progress.ranges() == (pytest.approx(planned), planned)
         assert as_selected(seen) == selected(address)
         assert len(selected(address)) == len(rows)
         assert counters["attempts_read"] == len(rows)
@@ -249,10 +251,15 @@ class TestLargePartition:
         self, address: str, turn_rows: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(ranges, "UNKNOWN_RANGES", 1)
-        read = ReadAttempts(
-            CassandraSourceAddress.parse(address), fetch_rows=15, turn_rows=turn_rows
-        )
-        counters = run(read, Keep())
+        with temporary_progress() as progress:
+            read = ReadAttempts(
+                CassandraSourceAddress.parse(address),
+                progress=progress,
+                fetch_rows=15,
+                turn_rows=turn_rows,
+            )
+            counters = run(read, Keep())
+            assert progress.ranges() == (pytest.approx(1, abs=1e-3), 1)
         assert as_selected(seen) == selected(address)
         assert counters["ranges_read"] > len(shared_ranges(read))  # some were handed back
 

@@ -28,6 +28,7 @@ from group_scores.pipelines.sources import FileSource
 from group_scores.runners import launch
 from group_scores.runners.beam_options import pipeline_options
 from group_scores.stores import StoreConfig
+from group_scores.transforms.progress import Progress
 from tests.command_line import succeed
 from tests.integration.pipeline_runs import PROGRAM, Tables, differences
 
@@ -269,12 +270,12 @@ class TestSeveralProcesses:
         seen: list[int] = []
 
         @contextlib.contextmanager
-        def watch(read: Callable[[], int]) -> Iterator[None]:
+        def watch(progress: Progress) -> Iterator[None]:
             yield
             files = [path.name for path in Path("temporary").rglob("[0-9]*")]
             assert len(files) == 2
             assert str(os.getpid()) not in files
-            seen.append(read())
+            seen.append(progress.read())
 
         job = Job(FileSource("?.jsonl"), StoreConfig("sqlite:scores.db"), "refused.jsonl")
         launch.run(job, pipeline_options(TWO_WORKERS, ()), watch)

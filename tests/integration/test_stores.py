@@ -236,7 +236,7 @@ class TestPruning:
         backend.put_foreign(key, {"completedCount": 7}, 50)
         put_metrics(backend.store, key, {"score:a": 1.0, "score:b": 1.0}, 100)
         put_metrics(backend.store, key, {"score:b": 2.0, "score:c": 2.0}, 201)
-        pruning = Pruning(key, 200, ["score:a", "score:b", "score:nobody"])
+        pruning = _pruning(key, 200, ["score:a", "score:b", "score:nobody"])
         for _ in range(2):  # it may be repeated
             assert backend.store.prune_aggregates([pruning]) == [None]
             (row,) = backend.store.read_aggregates([key])
@@ -248,7 +248,7 @@ class TestPruning:
 
     def test_hides_what_is_written_with_an_earlier_time(self, store: Store) -> None:
         key = new_key()
-        store.prune_aggregates([Pruning(key, 200, ["score:a"])])
+        store.prune_aggregates([_pruning(key, 200, ["score:a"])])
         put_metrics(store, key, {"score:a": 1.0}, 199)
         put_metrics(store, key, {"score:a": 1.0}, 200)
         assert store.read_aggregates([key])[0].agg == {}
@@ -258,16 +258,36 @@ class TestPruning:
     def test_is_each_rows_own(self, store: Store) -> None:
         keys = [new_key() for _ in range(30)]
         store.write_aggregates([update(key, {"score:a": 1.0}, 100) for key in keys])
-        assert store.prune_aggregates([Pruning(k, 100, ["score:a"]) for k in keys[::2]]) == (
+        assert store.prune_aggregates([_pruning(k, 100, ["score:a"]) for k in keys[::2]]) == (
             [None] * 15
         )
         assert [len(row.agg) for row in store.read_aggregates(keys)] == [0, 1] * 15
         bad = keys[1]._replace(user_id="\udfff")
         refused, fine = store.prune_aggregates(
-            [Pruning(k, 100, ["score:a"]) for k in (bad, keys[1])]
+            [_pruning(k, 100, ["score:a"]) for k in (bad, keys[1])]
         )
         assert isinstance(refused, StoreRefusedError)
         assert fine is None
+
+    @pytest.mark.parametrize("column", ["agg", "aggregates"])
+    def test_leaves_the_map_that_is_not_written(
+        self, backend: Backend, key: ActivityKey, column: Any
+    ) -> None:
+        if not backend.shape.with_aggregates:
+            return
+        other = "aggregates" if column == "agg" else "agg"
+        put_metrics(backend.store, key, {"score:a": 1.0, "score:b": 2.0}, 100)
+        store = backend.open(agg_columns=column)
+        pruning = Pruning(key, 200, ["score:a", "score:b"], ["score:b"])
+        assert store.prune_aggregates([pruning]) == [None]
+        (row,) = store.read_aggregates([key])
+        assert getattr(row, column) == {}
+        assert getattr(row, other) == {"score:a": 1, "score:b": 2}
+        assert set(row.agg_last_updated_ms) == {"score:a"}
+
+
+def _pruning(key: ActivityKey, t_us: int, names: list[str]) -> Pruning:
+    return Pruning(key, t_us, names, names)
 
 
 def put_metrics(

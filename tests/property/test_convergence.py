@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from group_scores.scores import ActivityAgg
-from group_scores.stores import AttemptWrite, StoreFault
+from group_scores.stores import AttemptWrite, Pruning, StoreFault
 from group_scores.stores.sqlite import SqliteStore
 from tests.convergence.interleaving import Tape, World
 from tests.convergence.model_store import Cluster, ModelStore
@@ -27,6 +27,7 @@ from tests.convergence.workload import (
     Plan,
     converge,
     plans,
+    prune_snapshot,
 )
 
 
@@ -112,6 +113,30 @@ def test_converges_beside_batch_runs_of_old_snapshots(
     converge(stores, plan, world, late)
 
 
+@settings(suppress_health_check=_SLOW, max_examples=300)
+@given(plan=plans(), seed=seeds, late=batch_runs)
+def test_converges_beside_verifications_that_repair_and_prune(
+    plan: Plan, seed: tuple[int, int], late: list[int]
+) -> None:
+    """Every row holds an orphan of what comes in later, or never: those alone are taken out."""
+    stores, world = model_stores(plan, Tape(*seed))
+    converge(stores, plan, world, late, put_through=prune_snapshot)
+
+
+@settings(suppress_health_check=_SLOW, max_examples=40)
+@given(plan=plans(), seed=seeds, late=batch_runs)
+def test_converges_on_sqlite_beside_verifications(
+    plan: Plan, seed: tuple[int, int], late: list[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = SqliteStore(f"{folder}/scores.db")
+        try:
+            stores = [store] * len(plan.bundles)
+            converge(stores, plan, World(Tape(*seed)), late, put_through=prune_snapshot)
+        finally:
+            store.close()
+
+
 # The property must fail when what it rests on is taken away.
 
 
@@ -187,6 +212,39 @@ def test_fails_when_a_batch_run_writes_with_the_time_of_its_writing() -> None:
     drawn = find(
         st.tuples(plans(), seeds, batch_runs),
         lambda drawn: diverges(WithoutWriteTimes, *drawn),
+        settings=_SEARCH,
+    )
+    assert not diverges(_Wrapped, *drawn)
+
+
+class PruningNow(_Wrapped):
+    """What is taken out is taken out as of the time at which it is."""
+
+    def prune_aggregates(self, prunings: Sequence[Pruning]) -> list[StoreFault | None]:
+        now_us = self._store.arrival_us()
+        return self._store.prune_aggregates(
+            [Pruning(one.key, now_us, one.names, one.updated) for one in prunings]
+        )
+
+
+class PruningNothing(_Wrapped):
+    def prune_aggregates(self, prunings: Sequence[Pruning]) -> list[StoreFault | None]:
+        return [None] * len(prunings)
+
+
+@pytest.mark.parametrize("wrap", [PruningNow, PruningNothing])
+def test_fails_when_it_is_pruned_with_another_time_or_not_at_all(wrap: type[_Wrapped]) -> None:
+    def diverges(wrap: type[_Wrapped], plan: Plan, seed: tuple[int, int], late: list[int]) -> bool:
+        stores, world = model_stores(plan, Tape(*seed))
+        try:
+            converge(stores, plan, world, late, wrap(stores[0]), prune_snapshot)
+        except AssertionError:
+            return True
+        return False
+
+    drawn = find(
+        st.tuples(plans(), seeds, batch_runs),
+        lambda drawn: diverges(wrap, *drawn),
         settings=_SEARCH,
     )
     assert not diverges(_Wrapped, *drawn)

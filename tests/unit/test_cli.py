@@ -72,6 +72,12 @@ class TestHelp:
             assert found[2] == f"default: {default}"
         assert ("--source" if name == "run" else "--from") in text
 
+    @pytest.mark.parametrize("words", [("run",), ("verify",), ()])
+    def test_says_what_the_sources_of_all_attempts_take(self, words: tuple[str, ...]) -> None:
+        text = succeed(*words, "--help").out
+        assert "cassandra://HOST:PORT/KEYSPACE?course=…&batch=…&rows_s=N&taken=EPOCH_MS" in text
+        assert "snapshot:DIR[,DIR]?rf=N&nodes=M&taken=EPOCH_MS" in text
+
     def test_has_the_defaults_that_the_options_have(self) -> None:
         defaults = {option.name: option.default for option in cli.run.params}
         assert (defaults["await_s"], defaults["store_retry_s"]) == (30, 120)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,26 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from group_scores.pipelines import Job
+from group_scores.pipelines import Job, VerifyJob
 from group_scores.pipelines.sources import Gives
 from group_scores.runners import launch
 from group_scores.runners.beam_options import LOCAL_RUNNER
 from group_scores.scores import SourceRecord
 from group_scores.stores import (
     AddressError,
+    ClockSkewError,
     GroupScoresError,
     Selection,
     ServiceUnavailableError,
+    Store,
     StoreConfig,
+    StoreTransientError,
 )
+from group_scores.stores.sqlite import SqliteStore
 from group_scores.transforms.kafka.errors import MessageTooLargeError
 from group_scores.transforms.progress import Progress
+from group_scores.transforms.resources import close_shared
+from group_scores.transforms.retry import Retry
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Fake:
     gives: Gives = "events"
     taken_us: int | None = None
     selection: Selection = Selection()
+    rows_s: float | None = None
 
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         return beam.Create([0]) | beam.Map(self.fail).with_output_types(SourceRecord)
@@ -55,9 +63,59 @@ class Fake:
             raise self.error
         return 7
 
+    def check_store(self, store: Store) -> None:
+        if self.error:
+            raise self.error
+
 
 AWAY = ServiceUnavailableError("it is away")
 WRONG = AddressError("it is wrong")
+
+
+class TestTheTimeOfAVerification:
+    """It is asked for in the run itself, where a server that is away is waited for."""
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.chdir(tmp_path)
+        yield
+        close_shared()
+
+    def job(self, **options: Any) -> VerifyJob:
+        retry = Retry(5, longest_pause_s=0)
+        source = Fake(gives="attempts", **options)
+        return VerifyJob(source, StoreConfig("sqlite:scores.db"), "report.jsonl", retry=retry)
+
+    def test_is_the_sources_where_it_has_one(self) -> None:
+        assert self.job(taken_us=17).as_of_us() == 17
+
+    def test_is_asked_for_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        answers: list[Any] = [StoreTransientError("locked"), StoreTransientError("locked"), 23]
+
+        def now_us(_: SqliteStore) -> int:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return int(answer)
+
+        monkeypatch.setattr(SqliteStore, "now_us", now_us)
+        assert self.job().as_of_us() == 23
+
+    def test_that_cannot_be_had_fails_the_run_and_leaves_nothing_open(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        closed = []
+
+        def now_us(_: SqliteStore) -> int:
+            raise ClockSkewError("this machine's clock is off")
+
+        monkeypatch.setattr(SqliteStore, "now_us", now_us)
+        monkeypatch.setattr(SqliteStore, "close", lambda store: closed.append(store))
+        job = replace(self.job(), retry=Retry(0))
+        with pytest.raises(GroupScoresError, match="clock is off") as failure:
+            launch.run_verify(job, PipelineOptions([]))
+        assert failure.value.exit_code == 1
+        assert len(closed) == 1
 
 
 class TestCheck:

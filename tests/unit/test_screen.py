@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
 from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.progress import Task
 
 from group_scores.runners import screen
 
@@ -105,6 +108,51 @@ def test_the_summary_says_how_many_and_where() -> None:
 )
 def test_counts_are_said_as_one_does(number: int, said: str) -> None:
     assert screen.count(number, "event") == said
+
+
+class TestProgress:
+    def line(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        total: int | None,
+        done: int,
+        ranges: tuple[float, int] = (0.0, 0),
+    ) -> str:
+        """The last line that a terminal is shown."""
+        out = io.StringIO()
+        terminal = Console(file=out, force_terminal=True, width=160, color_system=None)
+        monkeypatch.setattr(screen, "_console", lambda **_: terminal)
+        with screen.progress("attempts", total, lambda: done, lambda: ranges):
+            pass
+        return [one for one in re.split(r"[\r\n]", out.getvalue()) if "attempts" in one][-1]
+
+    def test_shows_attempts_and_ranges_of_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        line = self.line(monkeypatch, 2_000, 500, (3.7, 16))
+        assert " 500/2000 " in line
+        assert " 3/16 ranges " in line
+
+    @pytest.mark.parametrize(("total", "done"), [(None, 500), (2_000, 2_000)])
+    def test_tells_the_time_left_by_the_ranges(
+        self, monkeypatch: pytest.MonkeyPatch, total: int | None, done: int
+    ) -> None:
+        """Also where all attempts have been read, and something beside them has not."""
+        monkeypatch.setattr(Task, "elapsed", property(lambda _: 60.0))
+        for read, ends in ((4.0, " 0:01:00 0:03:00"), (16.0, " 0:01:00 0:00:00")):
+            assert self.line(monkeypatch, total, done, (read, 16)).rstrip().endswith(ends)
+        assert self.line(monkeypatch, None, done, (0.0, 16)).rstrip().endswith("ranges 0:01:00")
+
+    def test_shows_no_ranges_where_there_are_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        line = self.line(monkeypatch, 2_000, 500)
+        assert " 500/2000 " in line
+        assert "range" not in line
+
+    @pytest.mark.parametrize("total", [None, 10])
+    def test_takes_the_total_from_the_ranges_where_there_is_no_good_one(
+        self, monkeypatch: pytest.MonkeyPatch, total: int | None
+    ) -> None:
+        assert " 500/2000 " in self.line(monkeypatch, total, 500, (4.0, 16))
+        assert " 500/500 " in self.line(monkeypatch, total, 500, (16.0, 16))
+        assert "500/?" in self.line(monkeypatch, None, 500, (0.0, 16))
 
 
 def test_no_progress_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:

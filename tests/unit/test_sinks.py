@@ -156,8 +156,29 @@ class TestProgress:
             progress.write()
             seen.append(progress.read())
             (file,) = tmp_path.iterdir()
-            assert len(file.read_bytes()) == 20
+            assert len(file.read_bytes()) == 62
         assert seen == [9, 18, 27]
+
+    def test_adds_up_ranges_and_what_was_split_off_from_them(self, tmp_path: Path) -> None:
+        progress = Progress(str(tmp_path))
+        assert progress.ranges() == (0.0, 0)
+        progress.plan(3)
+        assert progress.ranges() == (0.0, 3)
+        progress.add_range()
+        progress.add_range(0.25)
+        (tmp_path / "4711").write_bytes(b"%020d %020d %020d" % (7, 750_000, 0))
+        assert progress.ranges() == (2.0, 3)
+        assert progress.read() == 7
+        progress.add_range()
+        progress.add_range()  # one that failed and was read again
+        assert progress.ranges() == (3.0, 3)
+
+    def test_counts_no_rows_of_what_is_read_beside(self, tmp_path: Path) -> None:
+        beside = Progress(str(tmp_path), ranges_only=True)
+        beside.add(1_000)
+        beside.plan(2)
+        beside.add_range()
+        assert (beside.read(), beside.ranges()) == (0, (1.0, 2))
 
     def test_leaves_no_folder_while_a_worker_is_still_at_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -179,8 +200,11 @@ class TestProgress:
     def test_needs_no_folder(self, tmp_path: Path) -> None:
         gone = Progress(str(tmp_path / "gone"))
         gone.add(500)
+        gone.plan(3)
         assert (gone.read(), Progress().read()) == (0, 0)
         Progress().add(1)
+        Progress().add_range()
+        assert Progress().ranges() == (0.0, 0)
 
 
 def test_a_topic_is_a_sink_too() -> None:

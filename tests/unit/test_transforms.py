@@ -17,7 +17,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from hypothesis import given
 from hypothesis import strategies as st
 
-from group_scores.scores import METRICS, AssessmentKey, SourceRecord, StoredAttempt
+from group_scores.scores import METRICS, ActivityAgg, AssessmentKey, SourceRecord, StoredAttempt
+from group_scores.scores.attempt import MAX_TRIES
 from group_scores.stores import (
     AddressError,
     AttemptsRead,
@@ -41,6 +42,7 @@ from group_scores.transforms.elements import AssessedEvent, Refusal, ScoredEvent
 from group_scores.transforms.fetch_best_score import fetch_best_scores
 from group_scores.transforms.merge_agg import merge_agg
 from group_scores.transforms.parse_event import parse_record
+from group_scores.transforms.repair_agg import find_drift, write_drift
 from group_scores.transforms.score_attempt import score_event
 from group_scores.transforms.write_agg import write_aggregates
 from group_scores.transforms.write_attempt import write_attempts
@@ -48,6 +50,7 @@ from tests.convergence.workload import Event
 
 NOW = Retry(0)
 AGAIN = Retry(5, longest_pause_s=0)
+PATIENT = Retry(3_600, longest_pause_s=0)
 ANY = Event("u1", "b1", "c1", "a1", 1_600_000_000_000, (1.0,))
 
 
@@ -210,6 +213,27 @@ def test_a_repeated_try_has_a_greater_time_and_the_others_are_not_repeated(
     write_attempts(faulty, events, AGAIN, digits=7)  # type: ignore[arg-type]
     tries = [[(w.attempt.user_id, w.write_us % 1000) for w in call] for call in faulty.calls]
     assert tries == [[("u1", 7), ("u2", 7)], [("u2", 8)], [("u2", 9)]]
+
+
+def test_no_two_tries_have_one_time_however_many_there_are(store: SqliteStore) -> None:
+    """A list that is written twice at one time would hold its elements twice."""
+    event = scored(Event("u1", "b1", "c1", "a1", 1_600_000_000_000, (1.0,)))
+    faulty = Faulty(store, "write_attempts", [lambda _: StoreTransientError("away")] * 1_100)
+    with pytest.raises(StoreTransientError, match="away"):
+        write_attempts(faulty, [event], PATIENT, digits=950)  # type: ignore[arg-type]
+    times = [write.write_us for (write,) in faulty.calls]
+    assert len(times) == len(set(times)) == MAX_TRIES
+    assert {us // 1000 for us in times} == {1_600_000_000_000}
+    assert times[1] == times[0] + 1
+
+    expected = ActivityAgg(event.key.activity, 5_000_000, {"score:c1": 1.0}, ["a"])
+    drifts = find_drift(store, [expected], METRICS, NOW)
+    faulty = Faulty(store, "write_aggregates", [lambda _: StoreTransientError("away")] * 1_100)
+    with pytest.raises(StoreTransientError, match="away"):
+        write_drift(faulty, drifts, PATIENT, prune=False, digits=950)  # type: ignore[arg-type]
+    times = [update.t_us for (update,) in faulty.calls]
+    assert len(times) == len(set(times)) == MAX_TRIES
+    assert (min(times), max(times)) == (4_999_000, 4_999_999)
 
 
 def test_a_store_that_stays_away_raises(store: SqliteStore) -> None:

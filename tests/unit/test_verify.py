@@ -18,6 +18,7 @@ from group_scores.pipelines.sources import Gives
 from group_scores.scores import ActivityAgg, ActivityKey, StoredAttempt
 from group_scores.stores import (
     Selection,
+    Store,
     StoreConfig,
     StoreFault,
     StoreRefusedError,
@@ -68,6 +69,7 @@ class Attempts:
     taken_us: int | None = None
     gives: Gives = "attempts"
     selection: Selection = Selection()
+    rows_s: float | None = None
     dead_letter: str = "dead-letter.jsonl"
 
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
@@ -79,6 +81,8 @@ class Attempts:
 
     def check(self, timeout_s: float) -> int | None:
         return None
+
+    def check_store(self, store: Store) -> None: ...
 
 
 @pytest.fixture(autouse=True)
@@ -205,8 +209,10 @@ class TestVerify:
     def test_repairs_and_leaves_orphans(self, planted: set[tuple[str, str, str, str]]) -> None:
         done = verify("--repair", "--format", "jsonl")
         assert told(done) == planted
-        assert done.code == 3  # the orphans are still there
+        assert done.code == 0  # it was not asked to take out the orphans
+        assert done.err.startswith("2 rows have scores without any attempt; --repair --prune takes")
         again = verify("--format", "jsonl")
+        assert again.code == 3
         assert {kind for _, kind, _, _ in told(again)} == {"orphaned"}
         assert verify("--repair", "--prune").code == 0
         assert verify("--format", "jsonl") == (0, "", "")
@@ -217,6 +223,38 @@ class TestVerify:
         assert done.code == 0
         assert f"{len({one[0] for one in planted})} rows repaired" in done.out
         assert verify().code == 0
+
+    @pytest.mark.parametrize("column", ["agg", "aggregates"])
+    def test_looks_at_repairs_and_prunes_the_same_maps(self, column: str) -> None:
+        other = "aggregates" if column == "agg" else "agg"
+        row = cells()[0][:3]
+        insert = "INSERT INTO user_activity_agg_cell VALUES (?, ?, ?, ?, ?, ?, ?)"
+        for name in ("agg", "aggregates", "agg_last_updated"):
+            sql(insert, *row, name, "score:do_gone", 3, 5)
+        for name in (column, "agg_last_updated"):
+            sql(insert, *row, name, "score:do_alone", 3, 5)
+        sql(insert, *row, other, "score:do_others", 3, 5)
+        score = cells("map = 'agg' AND key LIKE 'score:%'")[0]
+        sql(
+            f"UPDATE user_activity_agg_cell SET value = 99 WHERE {CELL}",
+            *score[:2],
+            other,
+            score[4],
+        )
+        before = cells(f"map = '{other}'")
+        words = ("--agg-columns", column, "--format", "jsonl")
+        assert told(verify(*words)) == {
+            (row[1], "orphaned", column, "score:do_gone"),
+            (row[1], "orphaned", column, "score:do_alone"),
+        }
+        assert verify(*words, "--repair", "--prune").code == 0
+        assert verify(*words) == (0, "", "")
+        assert cells(f"map = '{other}'") == before
+        gone = "key IN ('score:do_gone', 'score:do_alone') AND value IS NOT NULL"
+        assert {cell[3:5] for cell in cells(gone)} == {
+            ("agg_last_updated", "score:do_gone"),
+            (other, "score:do_gone"),
+        }
 
     def test_what_is_newer_than_the_snapshot_is_no_difference(
         self, planted: set[tuple[str, str, str, str]], monkeypatch: pytest.MonkeyPatch
@@ -302,6 +340,28 @@ class TestBatchRun:
         line = refused("run", "--source", SOURCE, "--store", STORE, *words)
         assert "is about events" in line
 
+    def test_takes_no_orphan_out_of_a_row_that_it_changes(self) -> None:
+        stale = cells("map = 'aggregates' AND key LIKE 'score:%'")[3]
+        sql(f"UPDATE user_activity_agg_cell SET value = 99.5 WHERE {CELL}", *stale[:2], *stale[3:5])
+        insert = "INSERT INTO user_activity_agg_cell VALUES (?, ?, ?, ?, ?, ?, ?)"
+        for name in ("agg", "aggregates", "agg_last_updated"):
+            sql(insert, *stale[:3], name, "score:do_deleted", 3, 5)
+        before = cells("key = 'score:do_deleted'")
+        assert batch_run()["aggregates_written"] == 1
+        assert cells("key = 'score:do_deleted'") == before
+        assert told(verify("--format", "jsonl")) == {
+            (stale[1], "orphaned", name, "score:do_deleted") for name in ("agg", "aggregates")
+        }
+
+    def test_says_what_did_not_take(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        sql("DELETE FROM user_activity_agg_cell WHERE user_id = ?", cells()[0][1])
+        monkeypatch.setattr(SqliteStore, "write_aggregates", lambda _, some: [None] * len(some))
+        done = succeed("run", "--source", SOURCE, "--store", STORE)
+        assert done.err.endswith(" did not take all that was written; run it again\n")
+        found = succeed("run", "--source", SOURCE, "--store", STORE, "--summary", "json")
+        assert "not_taken" not in found.out
+        assert "did not take" in found.err
+
     def test_a_row_that_is_refused_for_good_is_a_dead_letter_that_can_be_replayed(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -317,7 +377,12 @@ class TestBatchRun:
 
         with monkeypatch.context() as patch:
             patch.setattr(SqliteStore, "write_aggregates", refuse)
+            done = verify("--repair", "--format", "jsonl")
             counts = batch_run()
+        assert done.code == 3
+        reports = [json.loads(line) for line in done.out.splitlines()]
+        assert {(one["user_id"], one["refused"]) for one in reports} == {(user, "too large")}
+        assert all(one["remaining"] == one["differences"] for one in reports)
         letters = [json.loads(line) for line in Path("dead-letter.jsonl").read_bytes().splitlines()]
         assert counts["dead_letters"] == len(letters) > 0
         assert {letter["userId"] for letter in letters} == {user}

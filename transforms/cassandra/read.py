@@ -84,7 +84,7 @@ def read_ranges(root: beam.pvalue.PBegin, read: ReadRangesFn, gives: Any) -> bea
     """Apply the read of all ranges of a table."""
     if loses_what_is_handed_back(root.pipeline):
         read.turn_rows = None
-    ranges = _RangesFn(read.open_reader, read.source, read.retry)
+    ranges = _RangesFn(read.open_reader, read.source, read.retry, read.progress)
     return (
         root
         | "Now" >> beam.Impulse()
@@ -122,13 +122,17 @@ class _Rows(PageMaker):
 class _RangesFn(beam.DoFn):
     """Find out what there is to read, on the worker and when the run starts."""
 
-    def __init__(self, open_reader: OpenReader, source: TableSource, retry: Retry) -> None:
+    def __init__(
+        self, open_reader: OpenReader, source: TableSource, retry: Retry, progress: Progress
+    ) -> None:
         self._open_reader = open_reader
         self._source = source
         self._retry = retry
+        self._progress = progress
 
     def process(self, _: bytes) -> Iterator[RangeElement]:
         ranges = self._retry.call(lambda: shared(self._open_reader, self._source).ranges())
+        self._progress.plan(len(ranges))
         yield from ranges
 
 
@@ -150,14 +154,14 @@ class ReadRangesFn(beam.DoFn):
         self.retry = retry
         self.turn_rows = turn_rows
         self._maker = maker
-        self._progress = progress
+        self.progress = progress
         self._rows = Metrics.counter(NAMESPACE, maker.counter)
         self._ranges = Metrics.counter(NAMESPACE, "ranges_read")
 
     def setup(self) -> None:
         settle()
 
-    def process(self, _: RangeElement, tracker: Any = _TRACKER) -> Iterator[Any]:
+    def process(self, element: RangeElement, tracker: Any = _TRACKER) -> Iterator[Any]:
         reader = self.retry.call(lambda: shared(self.open_reader, self.source))
         tokens = tracker.current_restriction()
         turn = _Turn(tracker, tokens.start, self.turn_rows)
@@ -167,12 +171,14 @@ class ReadRangesFn(beam.DoFn):
                 rows = self._maker.rows(items)
                 turn.rows += rows
                 self._rows.inc(rows)
-                self._progress.add(rows)
+                self.progress.add(rows)
                 yield self._maker.make(chunk.t_us, items)
             if turn.over:
                 break
         turn.finish()
         self._ranges.inc()
+        start, end, _ = element  # of all of it: what was split off is told by whoever reads that
+        self.progress.add_range(tracker.current_restriction().size / max(1, end - start))
 
 
 class _Turn:
