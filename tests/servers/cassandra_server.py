@@ -28,44 +28,12 @@ from cassandra.policies import (
 )
 from cassandra.query import tuple_factory
 
+from group_scores.stores.sstable import artifacts as sstable_artifacts
 from tests.servers import artifacts
 from tests.servers.process import LOOPBACK, Server, ServerError, free_port, port_open
 from tests.servers.tls import TlsFiles
 
 TABLES = Path(__file__).with_name("tables.cql")
-EXPORTS = [
-    "java.base/jdk.internal.misc",
-    "java.base/jdk.internal.ref",
-    "java.base/sun.nio.ch",
-    "java.management.rmi/com.sun.jmx.remote.internal.rmi",
-    "java.rmi/sun.rmi.registry",
-    "java.rmi/sun.rmi.server",
-    "java.sql/java.sql",
-]
-OPENS = [
-    "java.base/java.io",
-    "java.base/java.lang",
-    "java.base/java.lang.module",
-    "java.base/java.lang.reflect",
-    "java.base/java.math",
-    "java.base/java.net",
-    "java.base/java.nio",
-    "java.base/java.util",
-    "java.base/java.util.concurrent",
-    "java.base/java.util.concurrent.atomic",
-    "java.base/jdk.internal.loader",
-    "java.base/jdk.internal.math",
-    "java.base/jdk.internal.module",
-    "java.base/jdk.internal.ref",
-    "java.base/jdk.internal.reflect",
-    "java.base/jdk.internal.util.jar",
-    "java.base/sun.nio.ch",
-    "jdk.management/com.sun.management.internal",
-]
-MODULES = [
-    *(word for name in EXPORTS for word in ("--add-exports", f"{name}=ALL-UNNAMED")),
-    *(word for name in OPENS for word in ("--add-opens", f"{name}=ALL-UNNAMED")),
-]
 LOGBACK = """<configuration>
   <appender name="OUT" class="ch.qos.logback.core.ConsoleAppender">
     <encoder><pattern>%-5level %d{ISO8601} [%thread] %logger{20} - %msg%n</pattern></encoder>
@@ -239,7 +207,7 @@ class CassandraServer(Server):
     def _java(self, heap: str) -> list[str]:
         return [
             artifacts.java(),
-            *MODULES,
+            *sstable_artifacts.MODULES,
             f"-Xmx{heap}",
             "-XX:+PerfDisableSharedMem",
             "-Djdk.attach.allowAttachSelf=true",

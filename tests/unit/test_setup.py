@@ -190,7 +190,7 @@ class TestCompose:
         services = self.compose["services"]
         kafka = (ROOT / "tests/servers/kafka.pom.xml").read_text()
         assert f"<version>{services['kafka']['image'].split(':')[1]}</version>" in kafka
-        cassandra = (ROOT / "tests/servers/cassandra.pom.xml").read_text()
+        cassandra = (ROOT / "stores/sstable/cassandra.pom.xml").read_text()
         assert f"<version>{services['cassandra']['image'].split(':')[1]}." in cassandra
 
 
