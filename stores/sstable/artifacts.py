@@ -79,15 +79,15 @@ def java() -> Path:
     )
 
 
-def classpath() -> str:
+def classpath(source: Path = SOURCE) -> str:
     """Return the class path of the program and all it needs, made at the first call.
 
     Raises GroupScoresError where Java, Maven or the jars are missing, AddressError for a wrong
     CASSANDRA_LIB.
     """
     lib = _installed() or jars(POM)
-    state = hashlib.sha256(SOURCE.read_bytes() + str(lib).encode()).hexdigest()[:12]
-    classes = _whole(cache() / f"snapshot-reader-{state}", lambda to: _compile(lib, to))
+    state = hashlib.sha256(source.read_bytes() + str(lib).encode()).hexdigest()[:12]
+    classes = _whole(cache() / f"{source.stem}-{state}", lambda to: _compile(source, lib, to))
     return f"{classes}:{lib}/*"
 
 
@@ -155,16 +155,16 @@ def _fetch(pom: Path, target: Path) -> None:
     _run([maven, *options], f"Maven could not fetch the jars of {pom.name}")
 
 
-def _compile(lib: Path, target: Path) -> None:
+def _compile(source: Path, lib: Path, target: Path) -> None:
     # Only what the program names itself: some of the other jars have packages of Java's own.
     needed = [*_cassandra_jars(lib), *lib.glob("guava-*.jar")]
     target.mkdir()
     command = [
         *(str(java()), "-cp", os.pathsep.join(map(str, lib.glob("ecj-*.jar")))),
         *(COMPILER, "-17", "-nowarn", "-d", str(target)),
-        *("-cp", os.pathsep.join(map(str, needed)), str(SOURCE)),
+        *("-cp", os.pathsep.join(map(str, needed)), str(source)),
     ]
-    _run(command, f"{SOURCE.name} does not compile against {lib}")
+    _run(command, f"{source.name} does not compile against {lib}")
 
 
 def _javas() -> Iterator[Path]:

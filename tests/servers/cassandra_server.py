@@ -280,10 +280,7 @@ def create_tables(
     `attempts_key` is what the primary key of the attempts begins with; the older deployments have
     it by course, and the oldest know neither `aggregates` nor `agg_details`.
     """
-    cql = _replace(TABLES.read_text(), r"\bsunbird_courses\b", keyspace)
-    if attempts_key == "course":
-        by_course = "PRIMARY KEY (course_id, batch_id, user_id, content_id, attempt_id)"
-        cql = _replace(cql, r"PRIMARY KEY \(\(user_id, course_id\).*\)", by_course)
+    cql = _courses(keyspace, attempts_key)
     if not with_aggregates:
         cql = _replace(cql, r"\n *aggregates .*", "")
     if not with_agg_details:
@@ -291,10 +288,26 @@ def create_tables(
     _run(session, cql, keyspace)
 
 
+def create_attempts(
+    session: Session, keyspace: str, *, attempts_key: Literal["user", "course"], replication: int
+) -> None:
+    """Create `keyspace`, replicated on so many nodes, with the attempts table alone."""
+    cql = _replace(_courses(keyspace, attempts_key), r"factor': 1", f"factor': {replication}")
+    _run(session, cql.partition(f"{keyspace}.user_activity_agg")[0], keyspace)
+
+
 def create_group_tables(session: Session, keyspace: str) -> None:
     """Create `keyspace` with the table of the groups' members."""
     cql = _replace(TABLES.read_text(), r"\bsunbird_groups\b", keyspace)
     _run(session, cql, keyspace)
+
+
+def _courses(keyspace: str, attempts_key: Literal["user", "course"]) -> str:
+    cql = _replace(TABLES.read_text(), r"\bsunbird_courses\b", keyspace)
+    if attempts_key == "course":
+        by_course = "PRIMARY KEY (course_id, batch_id, user_id, content_id, attempt_id)"
+        cql = _replace(cql, r"PRIMARY KEY \(\(user_id, course_id\).*\)", by_course)
+    return cql
 
 
 def _replace(text: str, pattern: str, by: str) -> str:
