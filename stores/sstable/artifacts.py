@@ -21,7 +21,7 @@ from pathlib import Path
 from group_scores.stores.errors import AddressError, GroupScoresError
 
 HERE = Path(__file__).parent
-SOURCE = HERE / "SnapshotReader.java"
+SOURCES = (HERE / "SnapshotReader.java", HERE / "Pack.java")
 POM = HERE / "cassandra.pom.xml"
 JVMS = Path("/usr/lib/jvm")
 JAVA_VERSIONS = range(17, 24)  # Cassandra 5.0: not older, and 24 took the security manager away
@@ -79,15 +79,18 @@ def java() -> Path:
     )
 
 
-def classpath(source: Path = SOURCE) -> str:
-    """Return the class path of the program and all it needs, made at the first call.
+def classpath(*sources: Path) -> str:
+    """Return the class path of a program (the reader of SSTables), made at the first call.
 
     Raises GroupScoresError where Java, Maven or the jars are missing, AddressError for a wrong
     CASSANDRA_LIB.
     """
+    sources = sources or SOURCES
     lib = _installed() or jars(POM)
-    state = hashlib.sha256(source.read_bytes() + str(lib).encode()).hexdigest()[:12]
-    classes = _whole(cache() / f"{source.stem}-{state}", lambda to: _compile(source, lib, to))
+    texts = b"".join(source.read_bytes() for source in sources)
+    state = hashlib.sha256(texts + str(lib).encode()).hexdigest()[:12]
+    target = cache() / f"{sources[0].stem}-{state}"
+    classes = _whole(target, lambda to: _compile(sources, lib, to))
     return f"{classes}:{lib}/*"
 
 
@@ -155,16 +158,16 @@ def _fetch(pom: Path, target: Path) -> None:
     _run([maven, *options], f"Maven could not fetch the jars of {pom.name}")
 
 
-def _compile(source: Path, lib: Path, target: Path) -> None:
+def _compile(sources: Sequence[Path], lib: Path, target: Path) -> None:
     # Only what the program names itself: some of the other jars have packages of Java's own.
     needed = [*_cassandra_jars(lib), *lib.glob("guava-*.jar")]
     target.mkdir()
     command = [
         *(str(java()), "-cp", os.pathsep.join(map(str, lib.glob("ecj-*.jar")))),
         *(COMPILER, "-17", "-nowarn", "-d", str(target)),
-        *("-cp", os.pathsep.join(map(str, needed)), str(source)),
+        *("-cp", os.pathsep.join(map(str, needed)), *map(str, sources)),
     ]
-    _run(command, f"{source.name} does not compile against {lib}")
+    _run(command, f"{sources[0].name} does not compile against {lib}")
 
 
 def _javas() -> Iterator[Path]:

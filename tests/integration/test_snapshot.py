@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from group_scores.pipelines.batch_sources import SnapshotSource
 from group_scores.pipelines.sources import parse_source
-from group_scores.transforms.snapshot import SnapshotReader
+from group_scores.stores.sstable.reader import SnapshotReader
+from group_scores.transforms.resources import close_shared, shared
+from group_scores.transforms.snapshot import prepared
 from tests.integration import snapshot_cases as cases
 from tests.servers.cassandra_pair import CassandraPair, Nodes
 from tests.servers.cassandra_server import CassandraServer
@@ -61,13 +63,18 @@ class Tables:
         folders = self.nodes.snapshot_folders(tag, keyspace, cases.TABLE)
         files = {path.name.partition("-")[0] for one in folders for path in one.glob("*-Data.db")}
         assert files <= self.formats
-        source = parse_source(self.address(tag, keyspace))
-        assert isinstance(source, SnapshotSource)
-        reader = SnapshotReader(source.address)
-        try:
-            return list(reader.read(0, 0))
-        finally:
-            reader.close()
+        return rows_of(self.address(tag, keyspace))
+
+
+def rows_of(address: str) -> list[Any]:
+    """All rows of a snapshot that is checked first."""
+    source = parse_source(address)
+    assert isinstance(source, SnapshotSource)
+    try:
+        source.check(60)
+        return list(shared(SnapshotReader, prepared(source.address)[0]).read(0, 0))
+    finally:
+        close_shared()
 
 
 def _differences(found: list[Any], expected: list[Any]) -> tuple[list[str], list[str]]:

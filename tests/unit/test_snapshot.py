@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import pickle
+import threading
 import zlib
 from pathlib import Path
 
@@ -15,15 +16,17 @@ import pytest
 from group_scores.pipelines.batch_sources import SnapshotSource
 from group_scores.pipelines.sources import parse_source
 from group_scores.stores.errors import AddressError, GroupScoresError
-from group_scores.stores.sstable.jvm import frames
+from group_scores.stores.sstable.jvm import FileFacts, frames
+from group_scores.stores.sstable.reader import split_ring
 from group_scores.stores.sstable.snapshot import (
     MARGIN_MS,
+    LocalSnapshot,
     SnapshotAddress,
+    fetch,
     find,
-    require_replicas,
-    verify,
 )
-from group_scores.transforms.snapshot import pages, split_ring
+from group_scores.stores.sstable.verify import require_replicas, verify
+from group_scores.transforms.snapshot import pages
 
 ROW = ("u", "c", "b", "ct", "a", 1, 2.0, None)
 
@@ -83,17 +86,22 @@ def test_source_is_parsed_and_travels() -> None:
     assert pickle.loads(pickle.dumps(source)) == source
 
 
+def look_at(address: SnapshotAddress) -> LocalSnapshot:
+    local = fetch(find(address), Path("/nowhere"), threading.Event())
+    verify(local, threading.Event())
+    return local
+
+
 class TestRefused:
     def check(self, match: str, *folders: Path, taken: int | None = None) -> None:
         address = SnapshotAddress(tuple(map(str, folders)), taken)
         with pytest.raises(AddressError, match=match):
-            verify(find(address, folders[0]))
+            look_at(address)
 
     def test_good_is_not(self, tmp_path: Path) -> None:
         path = folder(tmp_path)
-        found = find(SnapshotAddress((str(tmp_path),)), tmp_path)
-        verify(found)
-        assert found.folders[0].path == path
+        found = look_at(SnapshotAddress((str(tmp_path),)))
+        assert found.folders[0].path == str(path)
         assert found.t_ms == 1_795_521_600_000 - MARGIN_MS
 
     def test_no_folder(self, tmp_path: Path) -> None:
@@ -126,9 +134,9 @@ class TestRefused:
         self.check(f"lacks nb-1-big-{part}", tmp_path)
 
     def test_too_few_nodes(self) -> None:
-        facts = [("/f/x", False, "host", 1, 0, 0)]
+        facts = [FileFacts("/f/x", False, "host", 1, 0, 0)]
         require_replicas(SnapshotAddress(("f",), None, 1, 1), facts)
-        streamed = [*facts, ("/f/y", False, "another host", 1, 0, 0)]
+        streamed = [*facts, FileFacts("/f/y", False, "another host", 1, 0, 0)]
         for one in (facts, streamed):
             with pytest.raises(AddressError, match=r"of 1 of 3 nodes.*fewer than 2; add the other"):
                 require_replicas(SnapshotAddress(("f",), None, 3, 3), one)
@@ -148,7 +156,7 @@ class TestRefused:
         quorums = list(itertools.combinations(everyone, rf // 2 + 1))  # of some range's replicas
 
         def is_enough(given: int) -> bool:
-            facts = [(f"/{n}/x", False, f"host {n}", 1, 0, 0) for n in range(given)]
+            facts = [FileFacts(f"/{n}/x", False, f"host {n}", 1, 0, 0) for n in range(given)]
             try:
                 require_replicas(SnapshotAddress(("f",), None, rf, nodes), facts)
             except AddressError:
