@@ -191,5 +191,5 @@ def _version(program: Path) -> int:
 def _run(command: Sequence[str], failure: str) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        said = [line for line in done.stdout.splitlines() if "rror" in line]
+        said = [line for line in done.stdout.splitlines() if "error" in line.lower()]
         raise GroupScoresError(f"{failure}: {(said or ['no reason given'])[0].strip()}")

@@ -166,10 +166,12 @@ def _folder(name: str) -> Folder:
     files = files_of(name)
     # A folder whose name begins with a dot has an index of the table, not the table.
     names = [one for one in files.names() if not re.search(r"(^|/)\.[^/]*/", one)]
-    data = [PurePosixPath(one) for one in names]
-    holding = sorted({one.parent for one in data if DATA_FILE.fullmatch(one.name)})
     below = PurePosixPath(name.partition("://")[2] or Path(name).absolute().as_posix())
-    live = [path for path in holding if "snapshots" in (below / path).parts] or holding
+    holding = {
+        path.parent for path in map(PurePosixPath, names) if DATA_FILE.fullmatch(path.name)
+    } or _empty(files, names)
+    live = sorted(path for path in holding if "snapshots" in (below / path).parts)
+    live = live or sorted(holding)
     schemas = {path: _text(files, names, path / "schema.cql") for path in live}
     tables = {path: _table_of(schemas[path], below / path) for path in live}
     ours = [path for path in live if tables[path] in (TABLE, "")]
@@ -186,6 +188,15 @@ def _folder(name: str) -> Folder:
     manifest = _text(files, names, path / "manifest.json")
     inside = "" if str(path) == "." else str(path)
     return Folder(files, name, inside, _created_ms(name, manifest), _dropped(schemas[path]))
+
+
+def _empty(files: Files, names: Iterable[str]) -> set[PurePosixPath]:
+    """Return the folders of snapshots of nothing: a node that has no row of the table gives one."""
+    found = {PurePosixPath(one).parent for one in names if PurePosixPath(one).name == "schema.cql"}
+    manifests = {path: _text(files, names, path / "manifest.json") for path in found}
+    return {
+        path for path, text in manifests.items() if _manifest(str(path), text).get("files") == []
+    }
 
 
 def _text(files: Files, names: Iterable[str], path: PurePosixPath) -> str:

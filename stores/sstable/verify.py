@@ -12,6 +12,7 @@ from pathlib import Path
 from group_scores.stores.errors import AddressError, GroupScoresError
 from group_scores.stores.sstable.jvm import FileFacts
 from group_scores.stores.sstable.snapshot import (
+    TABLE,
     LocalFolder,
     LocalSnapshot,
     SnapshotAddress,
@@ -27,6 +28,8 @@ def verify(snapshot: LocalSnapshot, stop: threading.Event) -> None:
 
     All data is read once for its digest. Raises GroupScoresError when `stop` was set meanwhile.
     """
+    if not snapshot.bytes:
+        raise AddressError(f"no row of {TABLE} in any of the snapshots")
     for folder in snapshot.folders:
         names = set(os.listdir(folder.path))
         for name in manifest_files(folder):
@@ -81,7 +84,7 @@ def require_replicas(address: SnapshotAddress, facts: Sequence[FileFacts]) -> No
         )
     # Never more nodes than folders: a file that was streamed may still tell its first node's id;
     # and never more than ids: one node may have several folders.
-    hosts = _hosts(facts)
+    hosts = _hosts(address.folders, facts)
     found = min(len(hosts), len(set().union(*hosts.values())))
     need = address.nodes - min(address.rf, address.nodes) // 2
     if found < need:
@@ -92,12 +95,14 @@ def require_replicas(address: SnapshotAddress, facts: Sequence[FileFacts]) -> No
         )
 
 
-def _hosts(facts: Sequence[FileFacts]) -> dict[str, set[str]]:
+def _hosts(folders: Sequence[str], facts: Sequence[FileFacts]) -> dict[str, set[str]]:
     """Return the ids of the nodes that wrote each folder's files; where none is told, its name."""
-    hosts: dict[str, set[str]] = {}
+    hosts: dict[str, set[str]] = {folder.rstrip("/"): set() for folder in folders}
     for fact in facts:
         folder = fact.path.rpartition("/")[0]
-        hosts.setdefault(folder, set()).add(fact.host or folder)
+        hosts[folder].add(fact.host or folder)
+    for folder, found in hosts.items():  # a node may have nothing of the table
+        found |= set() if found else {folder}
     return hosts
 
 

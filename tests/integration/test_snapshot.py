@@ -2,110 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
-import time
+import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
-from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from group_scores.pipelines.batch_sources import SnapshotSource
-from group_scores.pipelines.sources import parse_source
-from group_scores.stores.sstable.reader import SnapshotReader
-from group_scores.transforms.resources import close_shared, shared
-from group_scores.transforms.snapshot import prepared
 from tests.integration import snapshot_cases as cases
-from tests.servers.cassandra_pair import CassandraPair, Nodes
+from tests.integration.snapshot_tables import Tables, rows_of, tables_on
+from tests.servers.cassandra_pair import Nodes
 from tests.servers.cassandra_server import CassandraServer
 
 _checks = list(HealthCheck)
 _quick = (Phase.explicit, Phase.reuse, Phase.generate)  # an example takes seconds
-_numbers = itertools.count(1)
-
-
-class Tables:
-    """The tables of every shape on some nodes, and a session with each."""
-
-    def __init__(self, nodes: Nodes, sessions: list[Any], formats: set[str]) -> None:
-        self.nodes = nodes
-        self.sessions = sessions
-        self.formats = formats
-
-    def check(self, shapes: tuple[str, ...], phases: list[cases.Phase]) -> None:
-        """Do what the phases say; every row of a snapshot of all nodes is what they answer."""
-        number = next(_numbers)
-        tag = f"{number}-"
-        for phase in phases:
-            cases.act(self.nodes, self.sessions, shapes, phase, tag)
-        if any(step.kind == "ttl" for phase in phases for step in phase.steps):
-            time.sleep(cases.TTL_OVER_S)
-        self.nodes.snapshot(f"t{number}", *shapes)
-        for keyspace in shapes:
-            expected = [row for row in map(_plain, self.answer(keyspace)) if row[0].startswith(tag)]
-            found = [row for row in self.read(f"t{number}", keyspace) if row[0].startswith(tag)]
-            wrong, missing = _differences(found, expected)
-            assert not wrong + missing, (keyspace, wrong, missing)
-            assert len(found) == len({row[:5] for row in found})
-
-    def answer(self, keyspace: str) -> list[Any]:
-        # A partition that has nothing but a static cell is a row of nulls, and no attempt.
-        rows = cases.answer(self.sessions[0], keyspace)
-        return [row for row in rows if row[4] is not None]
-
-    def address(self, tag: str, keyspace: str) -> str:
-        folders = self.nodes.snapshot_folders(tag, keyspace, cases.TABLE)
-        return f"snapshot:{','.join(map(str, folders))}?rf={len(folders)}&nodes={len(folders)}"
-
-    def read(self, tag: str, keyspace: str) -> list[Any]:
-        folders = self.nodes.snapshot_folders(tag, keyspace, cases.TABLE)
-        files = {path.name.partition("-")[0] for one in folders for path in one.glob("*-Data.db")}
-        assert files <= self.formats
-        return rows_of(self.address(tag, keyspace))
-
-
-def rows_of(address: str) -> list[Any]:
-    """All rows of a snapshot that is checked first."""
-    source = parse_source(address)
-    assert isinstance(source, SnapshotSource)
-    try:
-        source.check(60)
-        return list(shared(SnapshotReader, prepared(source.address)[0]).read(0, 0))
-    finally:
-        close_shared()
-
-
-def _differences(found: list[Any], expected: list[Any]) -> tuple[list[str], list[str]]:
-    # As texts: a NaN equals nothing, and the two zeros each other.
-    one, other = set(map(repr, found)), set(map(repr, expected))
-    return sorted(one - other), sorted(other - one)
-
-
-def _plain(row: Any) -> Any:
-    time_ms = row[5] and round(row[5].replace(tzinfo=UTC).timestamp() * 1000)
-    return (*row[:5], time_ms, *row[6:])
-
-
-def _tables(nodes: Nodes, formats: set[str]) -> Iterator[Tables]:
-    cases.create(nodes)
-    with ExitStack() as stack:
-        opened = [stack.enter_context(node.session(alone=True)) for node in nodes.nodes]
-        yield Tables(nodes, opened, formats)
-
-
-@pytest.fixture(scope="module")
-def two_nodes(cassandra_pair: CassandraPair) -> Iterator[Tables]:
-    """The formats of Cassandra 5, a node each."""
-    yield from _tables(cassandra_pair, {"oa", "da"})
 
 
 @pytest.fixture(scope="module")
 def one_node(cassandra: CassandraServer, cassandra_session: Any) -> Iterator[Tables]:
     """The format of Cassandra 4, which 5 writes until it is told that all nodes are upgraded."""
     nodes = Nodes(cassandra)
-    yield from _tables(nodes, {"nb"})
+    with tables_on(nodes, {"nb"}) as tables:
+        yield tables
     nodes.close()
     for keyspace in cases.SHAPES:
         cassandra_session.execute(f"DROP KEYSPACE {keyspace}")
@@ -154,3 +73,37 @@ def test_one_node_reads_as_it_answered_at_length(
     one_node: Tables, shapes: tuple[str, ...], phases: list[cases.Phase]
 ) -> None:
     one_node.check(shapes, phases)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_cell_of_a_column_that_was_dropped_does_not_make_a_row_live(
+    one_node: Tables, again: bool
+) -> None:
+    """A header still names the column; the schema beside it knows better."""
+    session, keyspace, tag = one_node.sessions[0], "snap_user", f"dropped{again}"
+    table = f"{keyspace}.{cases.TABLE}"
+    row = cases.SHAPES[keyspace].where(5, (tag, "c", "b", "ct", "a"))
+    session.execute(f"ALTER TABLE {table} ADD {tag} text")
+    session.execute(f"UPDATE {table} SET {tag} = 'x' WHERE {row}")
+    one_node.nodes.flush(0, keyspace)
+    session.execute(f"ALTER TABLE {table} DROP {tag}")
+    if again:
+        session.execute(f"ALTER TABLE {table} ADD {tag} text")
+    assert not [found for found in one_node.answer(keyspace) if found[0] == tag]
+    one_node.nodes.snapshot(tag, keyspace)
+    assert not [found for found in one_node.read(tag, keyspace) if found[0] == tag]
+
+
+@pytest.mark.parametrize("keyspace", ["snap_user", "snap_course"])
+def test_without_a_schema_the_files_tell_the_key(
+    one_node: Tables, keyspace: str, tmp_path: Path
+) -> None:
+    shape = cases.SHAPES[keyspace]
+    row = shape.where(5, ("bare u", "bare c", "b", "ct", "a"))
+    one_node.sessions[0].execute(f"UPDATE {keyspace}.{cases.TABLE} SET total_score = 2 WHERE {row}")
+    one_node.nodes.snapshot("bare", keyspace)
+    (folder,) = one_node.nodes.snapshot_folders("bare", keyspace, cases.TABLE)
+    ignored = shutil.ignore_patterns("schema.cql")
+    shutil.copytree(folder, tmp_path / "bare", ignore=ignored)
+    found = rows_of(f"snapshot:{tmp_path / 'bare'}?rf=1&nodes=1")
+    assert ("bare u", "bare c", "b", "ct", "a", None, 2.0, None) in found
