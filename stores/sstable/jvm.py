@@ -45,13 +45,15 @@ class SnapshotJvm:
 
     def __init__(self, data_files: Sequence[Path], dropped: Sequence[str] = ()) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="group-scores-jvm-"))
-        self._errors = (self._folder / "stderr").open("w+b")
-        self._process = subprocess.Popen(
-            self._command([*dropped, *map(str, data_files)]),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-        )
+        try:
+            words = command(self._folder, "SnapshotReader", *dropped, *map(str, data_files))
+            self._errors = (self._folder / "stderr").open("w+b")
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+            )
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
 
     def describe(self) -> list[FileFacts]:
         """Return what each file tells of itself.
@@ -92,28 +94,28 @@ class SnapshotJvm:
         lines = self._errors.read().decode(errors="replace").splitlines()
         return lines[-1].strip() if lines else "it said nothing"
 
-    def _command(self, arguments: Sequence[str]) -> list[str]:
-        logback = self._folder / "logback.xml"
-        logback.write_text(_LOGBACK)
-        settings = self._folder / "cassandra.yaml"
-        settings.write_text(json.dumps(_settings(self._folder)))
-        return [
-            str(artifacts.java()),
-            *artifacts.MODULES,
-            "-Xmx512m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=4",
-            "-Djava.security.manager=allow",
-            f"-Djava.io.tmpdir={self._folder}",
-            f"-Djna.tmpdir={self._folder}",
-            f"-Dcassandra.config={settings.as_uri()}",
-            f"-Dcassandra.storagedir={self._folder}",
-            f"-Dlogback.configurationFile={logback}",
-            "-cp",
-            artifacts.classpath(),
-            "SnapshotReader",
-            *arguments,
-        ]
+
+def command(folder: Path, *words: str) -> list[str]:
+    """Return the command for a program of Cassandra's classes, a configuration below `folder`."""
+    logback = folder / "logback.xml"
+    logback.write_text(_LOGBACK)
+    settings = folder / "cassandra.yaml"
+    settings.write_text(json.dumps(_settings(folder)))
+    return [
+        str(artifacts.java()),
+        *artifacts.MODULES,
+        "-Xmx512m",
+        "-XX:+UseSerialGC",
+        "-Djava.security.manager=allow",
+        f"-Djava.io.tmpdir={folder}",
+        f"-Djna.tmpdir={folder}",
+        f"-Dcassandra.config={settings.as_uri()}",
+        f"-Dcassandra.storagedir={folder}",
+        f"-Dlogback.configurationFile={logback}",
+        "-cp",
+        artifacts.classpath(),
+        *words,
+    ]
 
 
 def frames(stream: IO[bytes], letter: bytes, words: object) -> Iterator[bytes]:
