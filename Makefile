@@ -41,7 +41,7 @@ types: .venv/.dev ## Check the types
 	@for package in $(PACKAGES); do \
 		ln -s "../../../$$package" "build/types/group_scores/$$package"; done
 	@MYPYPATH=build/types .venv/bin/mypy --no-error-summary $(PACKAGES:%=-p group_scores.%)
-	@.venv/bin/mypy --no-error-summary -p tests.servers
+	@MYPYPATH=build/types .venv/bin/mypy --no-error-summary -p tests.servers
 
 servers: .venv/.dev ## Get what the test servers need: jars into the user's cache, Redis
 	@.venv/bin/python -m tests.servers

@@ -20,7 +20,7 @@ from benchmarks.bench import Bench, Figures, Servers
 from benchmarks.worker import ROOT
 from tests.servers.process import ServerError
 
-NAMES = ("rules", "kafka_read", "embedded", "kafka_to_cassandra", "scan", "memory")
+NAMES = ("rules", "kafka_read", "embedded", "kafka_to_cassandra", "scan", "snapshot", "memory")
 _QUICK = {"events": 200, "rounds": 1}
 _WIDTH = 120  # where there is no terminal to ask
 
@@ -38,7 +38,7 @@ _WIDTH = 120  # where there is no terminal to ask
 )
 def main(names: tuple[str, ...], events: int, rounds: int, quick: bool, out: Path) -> None:
     """Measure the pipeline: rules, kafka_read, embedded, kafka_to_cassandra, scan,
-    memory, or some.
+    snapshot, memory, or some.
 
     Starts a Kafka and a Cassandra of its own where they are needed. All of it takes a quarter of
     an hour on two cores, and up to 3 GB in the folder for temporary files.

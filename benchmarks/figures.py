@@ -22,7 +22,8 @@ class Measured(msgspec.Struct, frozen=True):
     """What one process measured of its work, the start-up apart.
 
     `cpu_s` is of all its threads; `servers_cpu_s` is what each server used meanwhile. `stages` and
-    `requests` (messages to each server) are given by a run that was asked for them.
+    `requests` (messages to each server) are given by a run that was asked for them;
+    `children_peak_mb` is what processes of its own held at once, where it has any.
     """
 
     events: int
@@ -33,6 +34,7 @@ class Measured(msgspec.Struct, frozen=True):
     peak_mb: float
     stages: list[Stage] = []
     requests: dict[str, int] = {}
+    children_peak_mb: float = 0.0
 
     @property
     def rate(self) -> float:

@@ -53,7 +53,7 @@ def measure(bench: Bench) -> Figures:
 def _measure(bench: Bench, attempts: int, rounds: int, *, warm_up: bool = True) -> Figures:
     with bench.tables() as store:
         bench.say(f"writing {attempts:,} attempts")
-        _write(store, attempts)
+        write_attempts(store, 0, attempts)
 
         def run(kind: Any, *, stages: bool = False) -> Measured:
             return bench.run(
@@ -110,11 +110,12 @@ def read_plain(address: str) -> Callable[[], int]:
     return run
 
 
-def _write(address: str, attempts: int) -> None:
+def write_attempts(address: str, first: int, last: int) -> None:
+    """Write the attempts of these numbers, the last one not, five a learner with five questions."""
     store = open_store(StoreConfig(address))
     try:
-        for start in range(0, attempts, _AT_ONCE):
-            stop = min(start + _AT_ONCE, attempts)
+        for start in range(first, last, _AT_ONCE):
+            stop = min(start + _AT_ONCE, last)
             writes = [_attempt_write(number) for number in range(start, stop)]
             if any(store.write_attempts(writes)):
                 raise RuntimeError("the attempts could not be written")

@@ -6,10 +6,12 @@ outlive a run. The last line of stdout is the `Measured`.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,9 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     `loop` and `pipeline` do all the work, `read_plain` and `read_beam` only read the topic;
     `scan_plain` and `scan_beam` only read the attempts, `reaggregate` compares all rows with them,
-    and `verify` looks for rows without any, too.
+    and `verify` looks for rows without any, too;
+    of a snapshot, `export` has Cassandra's tool print it, `snapshot_rows` only reads its rows, and
+    `snapshot_run` is a whole run.
     """
 
     kind: Literal[
@@ -40,6 +44,9 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         "scan_beam",
         "reaggregate",
         "verify",
+        "export",
+        "snapshot_rows",
+        "snapshot_run",
     ]
     source: str
     store: str = ""
@@ -76,6 +83,7 @@ def measure(work: Work) -> Measured:
         clocks = StageClocks()
         clocks.install()
     run = _READY[work.kind](work, clocks)
+    watch = ChildrenWatch() if work.kind in ("export", "snapshot_rows", "snapshot_run") else None
     gc.collect()
     servers = {name: psutil.Process(pid) for name, pid in work.servers.items()}
     before = {name: _cpu_s(server) for name, server in servers.items()}
@@ -93,7 +101,26 @@ def measure(work: Work) -> Measured:
         peak_mb=peak_mb(),
         stages=clocks.stages("the loop" if work.kind == "loop" else "Beam") if clocks else [],
         requests=dict(clocks.requests) if clocks else {},
+        children_peak_mb=watch.peak_mb if watch else 0.0,
     )
+
+
+class ChildrenWatch:
+    """Looks ten times a second how much memory the processes hold that this one has started."""
+
+    def __init__(self) -> None:
+        self.peak_mb = 0.0
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        me = psutil.Process()
+        while True:
+            held = 0.0
+            for child in me.children():
+                with contextlib.suppress(psutil.Error):
+                    held += child.memory_info().rss / 2**20
+            self.peak_mb = max(self.peak_mb, held)
+            time.sleep(0.1)
 
 
 def peak_mb() -> float:
@@ -264,6 +291,12 @@ def _stop_at_the_end(launch: Any, clocks: Any) -> None:
     launch.close_shared = stop_and_close
 
 
+def _ready_snapshot(work: Work, _: Any) -> Callable[[], int]:
+    from benchmarks import snapshot
+
+    return snapshot.ready(work)
+
+
 def _counter(pipeline: Any, namespace: str, name: str) -> int:
     """Run the pipeline and return what it has counted."""
     import apache_beam as beam
@@ -286,6 +319,9 @@ _READY: dict[str, Callable[[Work, Any], Callable[[], int]]] = {
     "scan_beam": _ready_scan_beam,
     "reaggregate": _ready_reaggregate,
     "verify": _ready_verify,
+    "export": _ready_snapshot,
+    "snapshot_rows": _ready_snapshot,
+    "snapshot_run": _ready_snapshot,
 }
 
 

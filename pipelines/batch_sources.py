@@ -6,9 +6,7 @@ not pay for the driver.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import apache_beam as beam
 
@@ -20,13 +18,13 @@ from group_scores.stores.cassandra.scan_attempts import (
     attempts_source,
     count_attempts,
 )
-from group_scores.stores.sstable import snapshot
 from group_scores.stores.sstable.snapshot import SnapshotAddress
+from group_scores.stores.sstable.verify import require_replicas
 from group_scores.transforms.cassandra import ReadAttempts
 from group_scores.transforms.progress import Progress
 from group_scores.transforms.resources import shared
 from group_scores.transforms.retry import Retry
-from group_scores.transforms.snapshot import ReadSnapshot, SnapshotReader
+from group_scores.transforms.snapshot import ReadSnapshot, SnapshotPreparation
 
 
 class _Attempts:
@@ -129,7 +127,7 @@ class SnapshotSource(_Attempts):
     @property
     def taken_us(self) -> int | None:
         """See `Source`: the earliest time at which any of them can have been taken."""
-        return shared(SnapshotReader, self.address).t_us
+        return shared(SnapshotPreparation, self.address).t_us
 
     @property
     def selection(self) -> Selection:
@@ -143,17 +141,17 @@ class SnapshotSource(_Attempts):
 
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         """See `Source`; there is no server to wait for."""
-        return ReadSnapshot(self.address, progress)
+        return ReadSnapshot(self.address, progress, self.allow_partial)
 
     def check(self, timeout_s: float) -> int | None:
-        """See `Source`: every file is opened and its digest compared, which takes its time."""
-        with tempfile.TemporaryDirectory(prefix="group-scores-check-") as copies:
-            found = snapshot.find(self.address, Path(copies))
-            snapshot.verify(found)
-            facts = snapshot.describe(found)
+        """See `Source`: what is wrong and shows in time; the graph's making waits for the rest."""
+        ready = shared(SnapshotPreparation, self.address).wait(timeout_s)
+        if ready is None:
+            return None
+        facts = ready[1]
         if not self.allow_partial:
-            snapshot.require_replicas(self.address, facts)
-        return sum(rows for _, _, _, rows, _, _ in facts)
+            require_replicas(self.address, facts)
+        return sum(fact.rows for fact in facts)
 
     def check_store(self, store: Store) -> None:
         """See `Source`."""

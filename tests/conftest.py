@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.servers.cassandra_pair import CassandraPair
 from tests.servers.cassandra_server import CassandraServer, create_tables
 from tests.servers.kafka_server import KafkaServer
 from tests.servers.redis_server import RedisServer
@@ -27,6 +28,14 @@ def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CassandraSer
     server = CassandraServer(tmp_path_factory.mktemp("cassandra")).start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def cassandra_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CassandraPair]:
+    """Two Cassandra nodes of one cluster: half a minute to start, and a gigabyte."""
+    pair = CassandraPair(tmp_path_factory.mktemp("cassandra-pair"))
+    yield pair.start()
+    pair.kill()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import threading
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from group_scores.stores import Store, StoreConfig, open_store
@@ -24,17 +25,32 @@ class Closeable(Protocol):
 
 R = TypeVar("R", bound=Closeable)
 K = TypeVar("K", bound=Hashable)
-_lock = threading.RLock()
-_open: dict[tuple[Callable[..., Closeable], Hashable], Closeable] = {}
+
+
+@dataclass
+class _Place:
+    """One resource's place; its lock is held while it is opened, and no other's."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    resource: Closeable | None = None
+    given_up: bool = False
+
+
+_lock = threading.Lock()
+_places: dict[tuple[Callable[..., Closeable], Hashable], _Place] = {}
 
 
 def shared(open_it: Callable[[K], R], settings: K) -> R:
     """Return this process's resource for the settings, opened at the first call."""
-    key = (open_it, settings)
-    with _lock:
-        if key not in _open:
-            _open[key] = open_it(settings)
-        return _open[key]  # type: ignore[return-value]
+    while True:
+        with _lock:
+            place = _places.setdefault((open_it, settings), _Place())
+        with place.lock:
+            if place.given_up:
+                continue
+            if place.resource is None:
+                place.resource = open_it(settings)
+            return place.resource  # type: ignore[return-value]
 
 
 def shared_store(config: StoreConfig) -> Store:
@@ -44,11 +60,16 @@ def shared_store(config: StoreConfig) -> Store:
 
 def close_shared() -> None:
     """Close everything that was opened; the next use opens it again."""
-    with _lock:
-        while _open:
-            _, resource = _open.popitem()
-            with contextlib.suppress(Exception):
-                resource.close()
+    while True:
+        with _lock:
+            if not _places:
+                return
+            _, place = _places.popitem()
+        with place.lock:
+            place.given_up = True
+            if place.resource is not None:
+                with contextlib.suppress(Exception):
+                    place.resource.close()
 
 
 atexit.register(close_shared)

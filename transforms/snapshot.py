@@ -7,11 +7,11 @@ and the memory is flat. JVMs are kept by the process, one request at a time each
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,68 +19,65 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from group_scores.scores import ActivityKey, StoredAttempt
-from group_scores.stores.sstable import snapshot as files
-from group_scores.stores.sstable.jvm import Row, SnapshotJvm
-from group_scores.stores.sstable.snapshot import SnapshotAddress
+from group_scores.stores.sstable.jvm import FileFacts, Row
+from group_scores.stores.sstable.reader import SnapshotReader, TokenRange
+from group_scores.stores.sstable.snapshot import LocalSnapshot, SnapshotAddress, fetch, find
+from group_scores.stores.sstable.verify import require_replicas, verify
 from group_scores.transforms.batching import NAMESPACE
 from group_scores.transforms.elements import AttemptsPage, LearnerAttempts
 from group_scores.transforms.progress import Progress
 from group_scores.transforms.resources import shared
 
-TokenRange = tuple[int, int]
-_RANGE_BYTES = 32 << 20
-_MOST_RANGES = 1_024
-_MOST_JVMS = 2
 _PAGE_LEARNERS = 200
 _PAGE_ROWS = 5_000
+_GIVE_UP_S = 5.0
 _read_rows = Metrics.counter(NAMESPACE, "attempts_read")
 _read_ranges = Metrics.counter(NAMESPACE, "ranges_read")
+Prepared = tuple[LocalSnapshot, list[FileFacts]]
 
 
-class SnapshotReader:
-    """The snapshots of an address as this process reads them, with a bounded number of JVMs."""
+class SnapshotPreparation:
+    """The snapshots of an address, found at once, and made ready to read while others wait.
+
+    Remote files are copied, all data is compared with its digests, every file is opened: once,
+    for the check of a run, for its graph and for the workers of this process, however long it
+    takes. Raises AddressError.
+    """
 
     def __init__(self, address: SnapshotAddress) -> None:
+        found = find(address)
+        self.t_us = found.t_ms * 1000
         self._below = Path(tempfile.mkdtemp(prefix="group-scores-snapshot-"))
-        try:
-            self._snapshot = files.find(address, self._below / "copies")
-            self._links = files.link(self._snapshot, self._below / "links")
-        except BaseException:
-            shutil.rmtree(self._below, ignore_errors=True)
-            raise
-        self.t_us = self._snapshot.t_ms * 1000
-        self._free: list[SnapshotJvm] = []
-        self._turns = threading.Semaphore(_MOST_JVMS)
+        self._stop = threading.Event()
+        self._outcome: futures.Future[Prepared] = futures.Future()
 
-    def ranges(self) -> list[TokenRange]:
-        """Return the ring in parts of about equal size."""
-        return split_ring(-(-self._snapshot.bytes // _RANGE_BYTES))
-
-    def read(self, start: int, end: int) -> Iterator[Row]:
-        """Yield the rows of the token range as the cluster would have answered at `t_us`."""
-        with self._turns:
-            jvm = self._free.pop() if self._free else SnapshotJvm(self._links)
+        def prepare() -> None:
             try:
-                for rows in jvm.read(start, end, self._snapshot.t_ms // 1000):
-                    yield from rows
-            except BaseException:
-                jvm.close()  # what it still has to say belongs to nobody
-                raise
-            self._free.append(jvm)
+                local = fetch(found, self._below / "copies", self._stop)
+                verify(local, self._stop)
+                facts = shared(SnapshotReader, local).describe()
+                self._outcome.set_result((local, facts))
+            except BaseException as error:
+                self._outcome.set_exception(error)
+
+        # A daemon: an object store that is silent cannot be interrupted.
+        threading.Thread(target=prepare, name="snapshot", daemon=True).start()
+
+    def wait(self, timeout_s: float | None = None) -> Prepared | None:
+        """Return the local snapshot and what its files tell; None when the time is over first.
+
+        Raises AddressError for files that are wrong, GroupScoresError for what else fails.
+        """
+        try:
+            return self._outcome.result(timeout_s)
+        except TimeoutError:
+            return None
 
     def close(self) -> None:
-        """End the JVMs and remove the links and copies."""
-        while self._free:
-            self._free.pop().close()
+        """Give up what is under way and remove the copies."""
+        self._stop.set()
+        futures.wait([self._outcome], _GIVE_UP_S)
         shutil.rmtree(self._below, ignore_errors=True)
-
-
-def split_ring(parts: int) -> list[TokenRange]:
-    """Cut the ring into ranges (start, end]: tokens are hashes, so equal ones hold as much."""
-    parts = max(1, min(parts, _MOST_RANGES))
-    low, high = -(2**63), 2**63 - 1
-    cuts = [low + (high - low) * n // parts for n in range(parts)] + [high]
-    return list(itertools.pairwise(cuts))
 
 
 def pages(rows: Iterable[Row], t_us: int) -> Iterator[AttemptsPage]:
@@ -110,28 +107,49 @@ def _learner(key: tuple[str, str, str], attempts: list[StoredAttempt]) -> Learne
 
 @dataclass
 class ReadSnapshot(beam.PTransform):
-    """Read the attempts of all snapshots of an address, merged as a read of the cluster does."""
+    """Read the attempts of all snapshots of an address, merged as a read of the cluster does.
+
+    Snapshots that may lack what the cluster has acknowledged are refused when the graph is made,
+    unless `allow_partial`. On one machine, remote files are copied once for all its workers.
+    """
 
     address: SnapshotAddress
     progress: Progress = field(default_factory=Progress)
+    allow_partial: bool = False
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Nothing -> AttemptsPage."""
-        ranges = shared(SnapshotReader, self.address).ranges()
+        local, facts = prepared(self.address)
+        if not self.allow_partial:
+            require_replicas(self.address, facts)
+        ranges = _open_reader((self.address, local)).ranges()
         self.progress.plan(len(ranges))
-        read = beam.ParDo(_ReadRange(self.address, self.progress))
+        read = beam.ParDo(_ReadRange(self.address, local, self.progress))
         return (
             root | "Ranges" >> beam.Create(ranges) | "Read" >> read.with_output_types(AttemptsPage)
         )
 
 
+def prepared(address: SnapshotAddress) -> Prepared:
+    """Return the snapshots of an address when they are ready; raises as `wait` says."""
+    found = shared(SnapshotPreparation, address).wait()
+    assert found is not None
+    return found
+
+
+def _open_reader(snapshot: tuple[SnapshotAddress, LocalSnapshot]) -> SnapshotReader:
+    """Return this process's reader; on a machine that has not the files, of its own copy."""
+    address, local = snapshot
+    return shared(SnapshotReader, local if local.is_here else prepared(address)[0])
+
+
 class _ReadRange(beam.DoFn):
-    def __init__(self, address: SnapshotAddress, progress: Progress) -> None:
-        self._address = address
+    def __init__(self, address: SnapshotAddress, local: LocalSnapshot, progress: Progress) -> None:
+        self._snapshot = (address, local)
         self._progress = progress
 
     def process(self, element: TokenRange) -> Iterator[AttemptsPage]:
-        reader = shared(SnapshotReader, self._address)
+        reader = _open_reader(self._snapshot)
         for page in pages(reader.read(*element), reader.t_us):
             rows = sum(len(learner.attempts) for learner in page.learners)
             _read_rows.inc(rows)

@@ -1,5 +1,4 @@
 import java.io.BufferedReader;
-import java.io.ByteArrayOutputStream;
 import java.io.DataOutputStream;
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
@@ -10,6 +9,9 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.Callable;
+import java.util.concurrent.LinkedBlockingQueue;
 
 import org.apache.cassandra.config.DatabaseDescriptor;
 import org.apache.cassandra.db.DataRange;
@@ -43,10 +45,13 @@ import org.apache.cassandra.tools.Util;
 /**
  * Answers, frame by frame on stdout, what a cluster would have answered from the given SSTables.
  *
- * The arguments are -Data.db files. Each line on stdin is a request: {@code describe}, or
+ * The arguments are -Data.db files, and NAME=UNTIL_US for a column that was dropped, with a plus
+ * behind it when it was added again. Each line on stdin is a request: {@code describe}, or
  * {@code read START END NOW_S} for the rows of the token range (START, END] that live at NOW_S.
+ * The process ends when stdin does, whatever it is about: then nobody is left to read from it.
  * A frame is a letter, the length of its payload (4 bytes, big-endian) and MessagePack: D files,
- * R rows, E the end of a request with its number of rows, X one line that says what failed.
+ * R rows, E the end of a request with its number of rows, W one line that says which file is
+ * wrong, X one that says what failed.
  */
 public class SnapshotReader
 {
@@ -56,6 +61,7 @@ public class SnapshotReader
         { TimestampType.instance, DoubleType.instance, DoubleType.instance };
 
     private final List<SSTableReader> sstables = new ArrayList<>();
+    private final BlockingQueue<String> requests = new LinkedBlockingQueue<>();
     private final DataOutputStream out;
     private TableMetadata table;
     private boolean byCourse;
@@ -72,21 +78,40 @@ public class SnapshotReader
             new BufferedOutputStream(new FileOutputStream(FileDescriptor.out), 1 << 18));
         System.setOut(System.err);
         SnapshotReader reader = new SnapshotReader(out);
-        int status = 0;
+        Thread listener = new Thread(reader::listen, "requests");
+        listener.setDaemon(true);
+        listener.start();
+        char letter = 'X';
         try
         {
             DatabaseDescriptor.toolInitialization(false);
+            letter = 'W';
             reader.open(args);
+            letter = 'X';
             reader.serve();
         }
         catch (Throwable error)
         {
-            reader.frame('X', new Pack().text(reason(error)));
+            reader.frame(error instanceof OutOfMemoryError ? 'X' : letter, new Pack().text(reason(error)));
             out.flush();
-            status = 1;
         }
-        // Cassandra's threads would keep the process alive.
-        Runtime.getRuntime().halt(status);
+        finally
+        {
+            // Cassandra's threads would keep the process alive.
+            Runtime.getRuntime().halt(1);
+        }
+    }
+
+    private void listen()
+    {
+        try
+        {
+            new BufferedReader(new InputStreamReader(System.in)).lines().forEach(requests::add);
+        }
+        finally
+        {
+            Runtime.getRuntime().halt(0);
+        }
     }
 
     private static String reason(Throwable error)
@@ -94,58 +119,126 @@ public class SnapshotReader
         Throwable cause = error;
         while (cause.getCause() != null)
             cause = cause.getCause();
+        if (cause instanceof Wrong)
+            return cause.getMessage();
         String words = cause.getMessage() == null ? "" : ": " + cause.getMessage();
         return (cause.getClass().getSimpleName() + words).replaceAll("\\s+", " ");
     }
 
-    private void open(String[] files) throws IOException
+    private void open(String[] words)
     {
         List<Descriptor> descriptors = new ArrayList<>();
-        for (String file : files)
-            descriptors.add(Descriptor.fromFileWithComponent(new File(file), false).left);
-        table = mergedMetadata(descriptors);
+        List<String> dropped = new ArrayList<>();
+        for (String word : words)
+            if (word.endsWith("-Data.db"))
+                descriptors.add(Descriptor.fromFileWithComponent(new File(word), false).left);
+            else
+                dropped.add(word);
+        List<TableMetadata> headers = new ArrayList<>();
+        for (Descriptor descriptor : descriptors)
+            headers.add(of(descriptor, () -> header(descriptor)));
+        table = mergedMetadata(descriptors, headers, dropped);
         TableMetadataRef ref = TableMetadataRef.forOfflineTools(table);
         for (Descriptor descriptor : descriptors)
-            sstables.add(SSTableReader.openNoValidation(null, descriptor, ref));
+            sstables.add(of(descriptor, () -> opened(descriptor, ref)));
+    }
+
+    /** Whatever fails with a file says which file it is. */
+    private static <T> T of(Descriptor descriptor, Callable<T> work)
+    {
+        try
+        {
+            return work.call();
+        }
+        catch (Wrong wrong)
+        {
+            throw new Wrong(wrong.getMessage() + " in " + name(descriptor));
+        }
+        catch (Exception | AssertionError error)
+        {
+            throw new Wrong(
+                name(descriptor) + " cannot be opened: a file of it is cut off, damaged or of an unknown version ("
+                + reason(error) + "); copy the snapshot again");
+        }
+    }
+
+    /** The files are not what they should be, in words for the one who named them. */
+    private static final class Wrong extends RuntimeException
+    {
+        Wrong(String words)
+        {
+            super(words);
+        }
+    }
+
+    private static String name(Descriptor descriptor)
+    {
+        return descriptor.baseFile().name();
+    }
+
+    private static SSTableReader opened(Descriptor descriptor, TableMetadataRef ref) throws IOException
+    {
+        SSTableReader sstable = SSTableReader.openNoValidation(null, descriptor, ref);
+        // An index that is cut off between two keys would pass for the whole of a smaller one.
+        if (sstable.getPosition(sstable.getLast(), SSTableReader.Operator.EQ) < 0)
+            throw new IOException("its index lacks its last key");
+        return sstable;
     }
 
     /** A file's header names only the columns that were written to it: the table has all of them. */
-    private TableMetadata mergedMetadata(List<Descriptor> descriptors) throws IOException
+    private TableMetadata mergedMetadata(
+        List<Descriptor> descriptors, List<TableMetadata> headers, List<String> dropped)
     {
-        TableMetadata first = null;
-        TableMetadata.Builder merged = null;
-        for (Descriptor descriptor : descriptors)
+        TableMetadata first = headers.get(0);
+        TableMetadata.Builder merged = first.unbuild();
+        byCourse = isByCourse(descriptors.get(0), first);
+        for (int i = 0; i < headers.size(); i++)
         {
-            TableMetadata one = named(descriptor, Util.metadataFromSSTable(descriptor));
-            if (first == null)
-            {
-                first = one;
-                merged = one.unbuild();
-                byCourse = isByCourse(descriptor, one);
-            }
-            else if (!isByCourse(descriptor, one) == byCourse)
-                throw new IllegalArgumentException("two primary keys in one read, the second in " + descriptor);
-            for (ColumnMetadata column : one.regularAndStaticColumns())
+            if (isByCourse(descriptors.get(i), headers.get(i)) != byCourse)
+                throw new Wrong(
+                    "the files are of tables with two primary keys, the second's in " + name(descriptors.get(i)));
+            for (ColumnMetadata column : headers.get(i).regularAndStaticColumns())
                 if (merged.getColumn(column.name) == null)
                     merged.addColumn(column);
         }
         for (int i = 0; i < COLUMNS.length; i++)
-            if (merged.getColumn(ByteBuffer.wrap(COLUMNS[i].getBytes(StandardCharsets.UTF_8))) == null)
+            if (merged.getColumn(bytes(COLUMNS[i])) == null)
                 merged.addRegularColumn(COLUMNS[i], TYPES[i]);
+        for (String one : dropped)
+            drop(merged, one);
         return merged.build();
     }
 
-    private static TableMetadata named(Descriptor descriptor, TableMetadata one)
+    /** A cell of a dropped column does not make a row live. */
+    private static void drop(TableMetadata.Builder merged, String dropped)
     {
+        String name = dropped.substring(0, dropped.indexOf('='));
+        boolean again = dropped.endsWith("+");
+        String untilUs = dropped.substring(name.length() + 1, dropped.length() - (again ? 1 : 0));
+        ColumnMetadata column = merged.getColumn(bytes(name));
+        if (column == null)
+            return;
+        if (!again)
+            merged.removeRegularOrStaticColumn(column.name);
+        merged.recordColumnDrop(column, Long.parseLong(untilUs));
+    }
+
+    private static ByteBuffer bytes(String name)
+    {
+        return ByteBuffer.wrap(name.getBytes(StandardCharsets.UTF_8));
+    }
+
+    private static TableMetadata header(Descriptor descriptor) throws IOException
+    {
+        TableMetadata one = Util.metadataFromSSTable(descriptor);
         if (!(one.partitioner instanceof Murmur3Partitioner))
-            throw new IllegalArgumentException(descriptor + " is of another partitioner than Murmur3");
+            throw new Wrong("another partitioner than Murmur3");
         for (int i = 0; i < COLUMNS.length; i++)
         {
-            ColumnMetadata column = one.getColumn(ByteBuffer.wrap(COLUMNS[i].getBytes(StandardCharsets.UTF_8)));
+            ColumnMetadata column = one.getColumn(bytes(COLUMNS[i]));
             if (column != null && !column.type.equals(TYPES[i]))
-                throw new IllegalArgumentException(
-                    COLUMNS[i] + " is a " + column.type.asCQL3Type() + " in " + descriptor
-                    + ", and has to be a " + TYPES[i].asCQL3Type());
+                throw new Wrong(
+                    COLUMNS[i] + " is a " + column.type.asCQL3Type() + ", and has to be a " + TYPES[i].asCQL3Type());
         }
         return one;
     }
@@ -164,16 +257,15 @@ public class SnapshotReader
             if (parts.size() == 2 && parts.stream().allMatch(UTF8Type.instance::equals))
                 return false;
         }
-        throw new IllegalArgumentException(
-            "the primary key in " + descriptor + " is neither of those of assessment_aggregator");
+        throw new Wrong(
+            "the primary key in " + name(descriptor) + " is neither of those of assessment_aggregator");
     }
 
-    private void serve() throws IOException
+    private void serve() throws IOException, InterruptedException
     {
-        BufferedReader requests = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-        for (String line; (line = requests.readLine()) != null; out.flush())
+        for (;; out.flush())
         {
-            String[] words = line.split(" ");
+            String[] words = requests.take().split(" ");
             if (words[0].equals("describe"))
                 describe();
             else
@@ -255,7 +347,7 @@ public class SnapshotReader
     {
         ColumnMetadata[] columns = new ColumnMetadata[COLUMNS.length];
         for (int i = 0; i < COLUMNS.length; i++)
-            columns[i] = table.getColumn(ByteBuffer.wrap(COLUMNS[i].getBytes(StandardCharsets.UTF_8)));
+            columns[i] = table.getColumn(bytes(COLUMNS[i]));
         return columns;
     }
 
@@ -304,91 +396,5 @@ public class SnapshotReader
         out.writeByte(letter);
         out.writeInt(pack.size());
         pack.writeTo(out);
-    }
-
-    /** The five kinds of MessagePack value that a frame holds. */
-    private static final class Pack
-    {
-        private final ByteArrayOutputStream bytes = new ByteArrayOutputStream(1 << 10);
-        private final DataOutputStream data = new DataOutputStream(bytes);
-
-        int size()
-        {
-            return data.size();
-        }
-
-        void writeTo(DataOutputStream target) throws IOException
-        {
-            bytes.writeTo(target);
-        }
-
-        Pack array(int length)
-        {
-            return tagged(0xdd, length);
-        }
-
-        Pack text(String value)
-        {
-            return text(ByteBuffer.wrap(value.getBytes(StandardCharsets.UTF_8)));
-        }
-
-        Pack text(ByteBuffer value)
-        {
-            byte[] copy = new byte[value.remaining()];
-            value.duplicate().get(copy);
-            tagged(0xdb, copy.length);
-            bytesOf(copy);
-            return this;
-        }
-
-        Pack bool(boolean value)
-        {
-            return tag(value ? 0xc3 : 0xc2);
-        }
-
-        Pack nil()
-        {
-            return tag(0xc0);
-        }
-
-        Pack number(long value)
-        {
-            return tag(0xd3).long8(value);
-        }
-
-        Pack real(double value)
-        {
-            return tag(0xcb).long8(Double.doubleToRawLongBits(value));
-        }
-
-        private Pack tag(int tag)
-        {
-            bytesOf(new byte[] { (byte) tag });
-            return this;
-        }
-
-        private Pack tagged(int tag, int length)
-        {
-            bytesOf(ByteBuffer.allocate(5).put((byte) tag).putInt(length).array());
-            return this;
-        }
-
-        private Pack long8(long value)
-        {
-            bytesOf(ByteBuffer.allocate(8).putLong(value).array());
-            return this;
-        }
-
-        private void bytesOf(byte[] some)
-        {
-            try
-            {
-                data.write(some);
-            }
-            catch (IOException error)
-            {
-                throw new IllegalStateException(error);
-            }
-        }
     }
 }

@@ -8,17 +8,27 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import msgspec
 
-from group_scores.stores.errors import GroupScoresError
+from group_scores.stores.errors import AddressError, GroupScoresError
 from group_scores.stores.sstable import artifacts
 
 Row = tuple[str, str, str, str, str, int | None, float | None, float | None]
 """User, course, batch, content, attempt, last_attempted_on in ms, score, greatest score."""
-FileFacts = tuple[str, bool, str, int, int, int]
-"""Path, key by course, id of the node that wrote it, rows, first token, last token."""
+
+
+class FileFacts(NamedTuple):
+    """What a data file tells of itself; `host` is the id of the node that wrote it, or empty."""
+
+    path: str
+    by_course: bool
+    host: str
+    rows: int
+    first_token: int
+    last_token: int
+
 
 _ROWS = msgspec.msgpack.Decoder(list[Row])
 _FACTS = msgspec.msgpack.Decoder(FileFacts)
@@ -28,20 +38,29 @@ _LOGBACK = "<configuration><root level='OFF'/></configuration>"
 
 
 class SnapshotJvm:
-    """A process that has the SSTables of `data_files` open; one request at a time."""
+    """A process that has the SSTables of `data_files` open; one request at a time.
 
-    def __init__(self, data_files: Sequence[Path]) -> None:
+    `dropped` as in `LocalSnapshot`. The process ends with this one, however that ends.
+    """
+
+    def __init__(self, data_files: Sequence[Path], dropped: Sequence[str] = ()) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="group-scores-jvm-"))
-        self._errors = (self._folder / "stderr").open("w+b")
-        self._process = subprocess.Popen(
-            self._command(data_files),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-        )
+        try:
+            words = command(self._folder, "SnapshotReader", *dropped, *map(str, data_files))
+            self._errors = (self._folder / "stderr").open("w+b")
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+            )
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
 
     def describe(self) -> list[FileFacts]:
-        """Return what each file tells of itself; raises GroupScoresError."""
+        """Return what each file tells of itself.
+
+        Raises AddressError where a file is not what it should be, GroupScoresError where the
+        process fails otherwise.
+        """
         return [_FACTS.decode(payload) for payload in self._answer("describe", b"D")]
 
     def read(self, start: int, end: int, now_s: int) -> Iterator[list[Row]]:
@@ -75,28 +94,28 @@ class SnapshotJvm:
         lines = self._errors.read().decode(errors="replace").splitlines()
         return lines[-1].strip() if lines else "it said nothing"
 
-    def _command(self, data_files: Sequence[Path]) -> list[str]:
-        logback = self._folder / "logback.xml"
-        logback.write_text(_LOGBACK)
-        settings = self._folder / "cassandra.yaml"
-        settings.write_text(json.dumps(_settings(self._folder)))
-        return [
-            str(artifacts.java()),
-            *artifacts.MODULES,
-            "-Xmx512m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=4",
-            "-Djava.security.manager=allow",
-            f"-Djava.io.tmpdir={self._folder}",
-            f"-Djna.tmpdir={self._folder}",
-            f"-Dcassandra.config={settings.as_uri()}",
-            f"-Dcassandra.storagedir={self._folder}",
-            f"-Dlogback.configurationFile={logback}",
-            "-cp",
-            artifacts.classpath(),
-            "SnapshotReader",
-            *map(str, data_files),
-        ]
+
+def command(folder: Path, *words: str) -> list[str]:
+    """Return the command for a program of Cassandra's classes, a configuration below `folder`."""
+    logback = folder / "logback.xml"
+    logback.write_text(_LOGBACK)
+    settings = folder / "cassandra.yaml"
+    settings.write_text(json.dumps(_settings(folder)))
+    return [
+        str(artifacts.java()),
+        *artifacts.MODULES,
+        "-Xmx512m",
+        "-XX:+UseSerialGC",
+        "-Djava.security.manager=allow",
+        f"-Djava.io.tmpdir={folder}",
+        f"-Djna.tmpdir={folder}",
+        f"-Dcassandra.config={settings.as_uri()}",
+        f"-Dcassandra.storagedir={folder}",
+        f"-Dlogback.configurationFile={logback}",
+        "-cp",
+        artifacts.classpath(),
+        *words,
+    ]
 
 
 def frames(stream: IO[bytes], letter: bytes, words: object) -> Iterator[bytes]:
@@ -112,6 +131,8 @@ def frames(stream: IO[bytes], letter: bytes, words: object) -> Iterator[bytes]:
             said = words() if callable(words) else words
             raise GroupScoresError(f"the reader of the snapshot ended in mid-answer: {said}")
         kind = head[:1]
+        if kind == b"W":
+            raise AddressError(_TEXT.decode(payload))
         if kind == b"X":
             raise GroupScoresError(f"the snapshot cannot be read: {_TEXT.decode(payload)}")
         if kind == b"E":

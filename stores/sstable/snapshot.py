@@ -1,32 +1,30 @@
-"""The snapshots an address names: where they lie, when they were taken, whether they are whole."""
+"""The snapshots an address names: where they lie and when they were taken."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
-import zlib
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl
-
-from apache_beam.io.filesystem import BeamIOError
-from apache_beam.io.filesystems import FileSystems
 
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
-from group_scores.stores.sstable.jvm import FileFacts, SnapshotJvm
+from group_scores.stores.sstable.files import Files, files_of
 
 TABLE = "assessment_aggregator"
 MARGIN_MS = 1_000  # created_at is written after the flush and the links, by a clock that may be off
 APART_MS = 3_600_000  # nodes snapshot in turn, within minutes; an hour is another snapshot
-_DIGESTED_BYTES = 4 << 30
-_DATA = re.compile(r"(?P<stem>[a-z]{2}-[0-9a-z_]+-(big|bti))-Data\.db")
+DATA_FILE = re.compile(r"(?P<stem>[a-z]{2}-[0-9a-z_]+-(big|bti))-Data\.db")
 _OPTIONS = ("nodes", "rf", "taken")
-_ALWAYS = ("Statistics.db", "TOC.txt")
+_KEYS = (
+    "PRIMARY KEY ((user_id, course_id), batch_id, content_id, attempt_id)",
+    "PRIMARY KEY (course_id, batch_id, user_id, content_id, attempt_id)",
+)
+_COLUMNS = {"last_attempted_on": "timestamp", "total_score": "double", "total_max_score": "double"}
 
 
 @dataclass(frozen=True)
@@ -63,39 +61,63 @@ class SnapshotAddress:
 
 @dataclass(frozen=True)
 class Folder:
-    """One folder of SSTables: local, and as the address names it. `created_ms` may be unknown."""
+    """One node's snapshot: `inside` the files that the address names. `created_ms` may be unknown.
 
-    path: Path
+    `dropped` are the columns that the table has no more, and until when (µs) a cell of them counts
+    for nothing: they may be in its files.
+    """
+
+    files: Files
     name: str
+    inside: str
     created_ms: int | None
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What an address names, found and looked at: the folders and the earliest time of them."""
+    """What an address names, found: the folders and the earliest time of them."""
 
     folders: tuple[Folder, ...]
     t_ms: int
 
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A node's snapshot on this machine, and the name that the address has for it."""
+
+    path: str
+    name: str
+
+
+@dataclass(frozen=True)
+class LocalSnapshot:
+    """The snapshots on this machine: what a process needs to read them."""
+
+    folders: tuple[LocalFolder, ...]
+    t_ms: int
+    dropped: tuple[str, ...]
+
     @property
     def bytes(self) -> int:
         """The size of all data files."""
-        return sum(file.stat().st_size for folder in self.folders for file in data_files(folder))
+        return sum(path.stat().st_size for folder in self.folders for path in data_files(folder))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process finds it: another machine would not."""
+        return all(Path(folder.path).is_dir() for folder in self.folders)
 
 
-def data_files(folder: Folder) -> list[Path]:
+def data_files(folder: LocalFolder) -> list[Path]:
     """Return a folder's data files."""
-    return sorted(path for path in folder.path.iterdir() if _DATA.fullmatch(path.name))
+    return sorted(path for path in Path(folder.path).iterdir() if DATA_FILE.fullmatch(path.name))
 
 
-def find(address: SnapshotAddress, copies: Path) -> Snapshot:
-    """Find the snapshots, those of an object store copied below `copies`; raises AddressError."""
-    found = tuple(_folder(name, copies) for name in address.folders)
-    paths = [folder.path.resolve() for folder in found]
-    if len(set(paths)) < len(paths):
-        raise AddressError(
-            f"one snapshot stands twice in the address: {', '.join(map(str, paths))}"
-        )
+def find(address: SnapshotAddress) -> Snapshot:
+    """Find the snapshots and read their manifests; raises AddressError."""
+    found = tuple(_folder(name) for name in address.folders)
+    _each_once(found)
     _same_time(found)
     without = [folder.name for folder in found if folder.created_ms is None]
     if address.taken_ms is None and without:
@@ -110,19 +132,20 @@ def find(address: SnapshotAddress, copies: Path) -> Snapshot:
     return Snapshot(found, min(earliest))
 
 
-def verify(snapshot: Snapshot) -> None:
-    """Raise AddressError for a file that is missing, cut off or damaged."""
-    digested = snapshot.bytes <= _DIGESTED_BYTES
-    for folder in snapshot.folders:
-        names = set(os.listdir(folder.path))
-        for stem in sorted({name.rpartition("-")[0] for name in names if name.endswith(".db")}):
-            _verify_sstable(folder, stem, names, digested)
-        for name in _manifest(folder.path).get("files", []):
-            if name not in names:
-                raise AddressError(f"{folder.name} lacks {name}, which its manifest lists")
+def fetch(snapshot: Snapshot, copies: Path, stop: threading.Event) -> LocalSnapshot:
+    """Have the files on this machine, those of an object store copied below `copies`.
+
+    Raises AddressError, or GroupScoresError when `stop` was set meanwhile.
+    """
+    folders = [
+        LocalFolder(str(one.files.local(one.inside, copies / str(number), stop)), one.name)
+        for number, one in enumerate(snapshot.folders)
+    ]
+    dropped = {word for one in snapshot.folders for word in one.dropped}
+    return LocalSnapshot(tuple(folders), snapshot.t_ms, tuple(sorted(dropped)))
 
 
-def link(snapshot: Snapshot, below: Path) -> list[Path]:
+def link(snapshot: LocalSnapshot, below: Path) -> list[Path]:
     """Link the files where Cassandra's names for folders hold, and return the data files' links.
 
     Each folder gets one of its own: two nodes may give two files one name. What Cassandra may
@@ -132,121 +155,130 @@ def link(snapshot: Snapshot, below: Path) -> list[Path]:
     for number, folder in enumerate(snapshot.folders):
         to = below / str(number) / "snapshot" / f"{TABLE}-{number:032x}"
         to.mkdir(parents=True)
-        for path in folder.path.iterdir():
+        for path in Path(folder.path).iterdir():
             if path.is_file():
                 (to / path.name).symlink_to(path.resolve())
         links += [to / path.name for path in data_files(folder)]
     return links
 
 
-def require_replicas(address: SnapshotAddress, facts: Sequence[FileFacts]) -> None:
-    """Raise AddressError where a write that was acknowledged may be in none of the snapshots.
-
-    A quorum, RF//2+1 of a range's RF replicas, took each write; so one of any RF - RF//2 of them
-    has it, and a range may lack RF//2. Nobody knows here which nodes have which ranges: of all the
-    nodes of the data center no more than RF//2 may be missing.
-    """
-    if address.rf is None or address.nodes is None:
-        raise AddressError(
-            "a snapshot tells neither its keyspace's replication nor how many nodes there are; "
-            "add ?rf=N&nodes=M, of the data center whose nodes these are (or --allow-partial)"
-        )
-    # Never more nodes than folders: a file that was streamed may still tell its first node's id;
-    # and never more than ids: one node may have several folders.
-    folders = {str(Path(fact[0]).parent) for fact in facts}
-    hosts = {fact[2] or str(Path(fact[0]).parent) for fact in facts}
-    found = min(len(folders), len(hosts))
-    need = address.nodes - min(address.rf, address.nodes) // 2
-    if found < need:
-        raise AddressError(
-            f"the snapshots are of {found} of {address.nodes} nodes, and with replication "
-            f"{address.rf} some token ranges may lack acknowledged writes with fewer than {need}; "
-            "add the other nodes' (or --allow-partial)"
-        )
-
-
-def describe(snapshot: Snapshot) -> list[FileFacts]:
-    """Open every file and return what each tells; raises GroupScoresError."""
-    with tempfile.TemporaryDirectory(prefix="group-scores-snapshot-") as below:
-        jvm = SnapshotJvm(link(snapshot, Path(below)))
-        try:
-            return jvm.describe()
-        finally:
-            jvm.close()
-
-
-def is_remote(name: str) -> bool:
-    """Tell whether Beam's file systems have to open it."""
-    return "://" in name
-
-
-def _folder(name: str, copies: Path) -> Folder:
-    root = _copied(name, copies) if is_remote(name) else Path(name)
-    if not root.is_dir():
-        raise AddressError(f"no folder {name!r}: name the folder of a snapshot")
-    holding = sorted(
-        {path.parent for path in root.rglob("*-Data.db") if _DATA.fullmatch(path.name)}
-    )
-    live = [path for path in holding if "snapshots" in path.parts] or holding
-    tables = {path: _table_of(path) for path in live}
+def _folder(name: str) -> Folder:
+    files = files_of(name)
+    # A folder whose name begins with a dot has an index of the table, not the table.
+    names = [one for one in files.names() if not re.search(r"(^|/)\.[^/]*/", one)]
+    below = PurePosixPath(name.partition("://")[2] or Path(name).absolute().as_posix())
+    holding = {
+        path.parent for path in map(PurePosixPath, names) if DATA_FILE.fullmatch(path.name)
+    } or _empty(files, names)
+    live = sorted(path for path in holding if "snapshots" in (below / path).parts)
+    live = live or sorted(holding)
+    schemas = {path: _text(files, names, path / "schema.cql") for path in live}
+    tables = {path: _table_of(schemas[path], below / path) for path in live}
     ours = [path for path in live if tables[path] in (TABLE, "")]
     if not ours:
         other = f"; it holds {', '.join(sorted(set(tables.values())))}" if tables else ""
         raise AddressError(f"{name} holds no SSTables of {TABLE}{other}")
     if len(ours) > 1:
         raise AddressError(
-            f"{name} holds more than one snapshot of {TABLE} ({ours[0]} and {ours[1]}); name one"
+            f"{name} holds more than one snapshot of {TABLE} "
+            f"({below / ours[0]} and {below / ours[1]}); name one"
         )
-    path = ours[0].absolute()
-    _check_schema(path)
-    return Folder(path, name, _created_ms(path))
+    (path,) = ours
+    _check_schema(name, schemas[path])
+    manifest = _text(files, names, path / "manifest.json")
+    inside = "" if str(path) == "." else str(path)
+    return Folder(files, name, inside, _created_ms(name, manifest), _dropped(schemas[path]))
 
 
-def _table_of(path: Path) -> str:
+def _empty(files: Files, names: Iterable[str]) -> set[PurePosixPath]:
+    """Return the folders of snapshots of nothing: a node that has no row of the table gives one."""
+    found = {PurePosixPath(one).parent for one in names if PurePosixPath(one).name == "schema.cql"}
+    manifests = {path: _text(files, names, path / "manifest.json") for path in found}
+    return {
+        path for path, text in manifests.items() if _manifest(str(path), text).get("files") == []
+    }
+
+
+def _text(files: Files, names: Iterable[str], path: PurePosixPath) -> str:
+    """Return what a file holds, "" where there is none."""
+    return files.read(str(path)).decode(errors="replace") if str(path) in set(names) else ""
+
+
+def _table_of(schema: str, path: PurePosixPath) -> str:
     """Return the table's name by its schema or its folder, "" where nothing tells."""
-    schema = path / "schema.cql"
-    if schema.is_file():
-        match = re.search(r'CREATE TABLE IF NOT EXISTS \S+?\."?(\w+)"? \(', schema.read_text())
-        if match:
-            return match[1]
+    if match := re.search(r'CREATE TABLE IF NOT EXISTS \S+?\."?(\w+)"? \(', schema):
+        return match[1]
     for part in reversed(path.parts):
         if match := re.fullmatch(r"(\w+)-[0-9a-f]{32}", part):
             return match[1]
     return ""
 
 
-def _check_schema(path: Path) -> None:
-    schema = path / "schema.cql"
-    if not schema.is_file():
+def _check_schema(name: str, schema: str) -> None:
+    """Hold the keys and the columns to those of the table; without a schema the files tell."""
+    if not schema:
         return
-    text = schema.read_text()
-    keys = (
-        "PRIMARY KEY ((user_id, course_id), batch_id, content_id, attempt_id)",
-        "PRIMARY KEY (course_id, batch_id, user_id, content_id, attempt_id)",
-    )
-    if not any(key in text for key in keys):
-        found = re.search(r"PRIMARY KEY \(.*\)", text)
-        raise AddressError(f"{schema} has another primary key: {found[0] if found else 'none'}")
+    if not any(key in schema for key in _KEYS):
+        found = re.search(r"PRIMARY KEY \(.*\)", schema)
+        raise AddressError(
+            f"{TABLE} in {name} has another primary key: {found[0] if found else 'none'}"
+        )
+    for column, kind in _COLUMNS.items():
+        match = re.search(rf"^\s+{column} ([^,\n]+)", schema, re.MULTILINE)
+        if match is None or match[1] != kind:
+            raise AddressError(
+                f"{TABLE} in {name} has {f'{column} as {match[1]}' if match else f'no {column}'}, "
+                f"and needs it as {kind}"
+            )
 
 
-def _manifest(path: Path) -> dict[str, list[str]]:
+def _dropped(schema: str) -> tuple[str, ...]:
+    """Return `NAME=UNTIL_US` of the columns that were dropped, with a `+` if they were added again.
+
+    A schema's CREATE TABLE has them all, statements below it tell the rest.
+    """
+    found = []
+    for name, until_us in re.findall(r'DROP "?(\w+)"? USING TIMESTAMP (\d+)', schema):
+        again = re.search(rf'\bADD "?{name}"? ', schema)
+        found.append(f"{name}={until_us}{'+' if again else ''}")
+    return tuple(found)
+
+
+def manifest_files(folder: LocalFolder) -> list[str]:
+    """Return the data files that the manifest lists; raises AddressError."""
+    path = Path(folder.path) / "manifest.json"
+    listed = _manifest(folder.name, path.read_text() if path.is_file() else "").get("files", [])
+    return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+
+
+def _manifest(name: str, text: str) -> dict[str, object]:
     try:
-        content = json.loads((path / "manifest.json").read_bytes())
-    except FileNotFoundError:
-        return {}
+        content = json.loads(text or "{}")
     except ValueError:
-        raise AddressError(f"{path / 'manifest.json'} is not JSON; get it again") from None
+        raise AddressError(f"manifest.json in {name} is not JSON; get it again") from None
     return content if isinstance(content, dict) else {}
 
 
-def _created_ms(path: Path) -> int | None:
-    created = _manifest(path).get("created_at")
+def _created_ms(name: str, manifest: str) -> int | None:
+    created = _manifest(name, manifest).get("created_at")
     if not isinstance(created, str):
         return None
     try:
         return int(datetime.fromisoformat(created).timestamp() * 1000)
     except ValueError:
-        raise AddressError(f"{path / 'manifest.json'}: {created!r} is not a time") from None
+        raise AddressError(f"manifest.json in {name}: {created!r} is not a time") from None
+
+
+def _each_once(folders: Iterable[Folder]) -> None:
+    places = [
+        str(Path(one.name).resolve() / one.inside)
+        if "://" not in one.name
+        else f"{one.name.rstrip('/')}/{one.inside}"
+        for one in folders
+    ]
+    twice = next((place for place in places if places.count(place) > 1), None)
+    if twice:
+        raise AddressError(f"one snapshot stands twice in the address: {twice}")
 
 
 def _same_time(folders: Iterable[Folder]) -> None:
@@ -256,39 +288,3 @@ def _same_time(folders: Iterable[Folder]) -> None:
             f"{timed[0][1]} and {timed[-1][1]} were not taken together: "
             f"{(timed[-1][0] - timed[0][0]) / 3_600_000:.1f} hours apart"
         )
-
-
-def _verify_sstable(folder: Folder, stem: str, names: set[str], digested: bool) -> None:
-    toc = f"{stem}-TOC.txt"
-    wanted = {f"{stem}-{part}" for part in (*_ALWAYS, "Data.db")}
-    if toc in names:
-        wanted |= {f"{stem}-{part}" for part in (folder.path / toc).read_text().split()}
-    if missing := sorted(wanted - names):
-        raise AddressError(f"{folder.name} lacks {missing[0]}: copy the snapshot again")
-    digest = folder.path / f"{stem}-Digest.crc32"
-    data = folder.path / f"{stem}-Data.db"
-    if not digested or not digest.exists():
-        return
-    crc = 0
-    with data.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            crc = zlib.crc32(chunk, crc)
-    if str(crc) != digest.read_text().strip():
-        raise AddressError(f"{data.name} in {folder.name} is cut off or damaged: copy it again")
-
-
-def _copied(name: str, copies: Path) -> Path:
-    root = name.rstrip("/") + "/"
-    target = copies / f"{zlib.crc32(root.encode()):08x}"
-    try:
-        (match,) = FileSystems.match([f"{root}**"])
-        for file in match.metadata_list:
-            to = target / file.path.removeprefix(root)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            opened = FileSystems.open(file.path, mime_type="application/octet-stream")
-            with opened as source, to.open("wb") as sink:
-                while chunk := source.read(1 << 20):
-                    sink.write(chunk)
-    except (BeamIOError, ValueError, OSError) as error:
-        raise AddressError(f"{name} cannot be read: {error}") from None
-    return target

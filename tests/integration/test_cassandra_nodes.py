@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,76 +18,26 @@ from group_scores.stores.cassandra import (
 from group_scores.stores.cassandra.identity import identity
 from group_scores.stores.cassandra.scan_attempts import AttemptsReader, attempts_source
 from group_scores.stores.cassandra.session import connect
-from tests.servers.cassandra_server import CassandraServer, create_tables
+from tests.servers.cassandra_pair import CassandraPair
+from tests.servers.cassandra_server import create_tables
 from tests.values import attempt, question, update, write
 
 pytestmark = pytest.mark.soak  # two nodes take half a minute and a gigabyte to start
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[CassandraServer]]:
-    first = CassandraServer(tmp_path_factory.mktemp("node1"), heap="512m").start()
-    second = CassandraServer(
-        tmp_path_factory.mktemp("node2"),
-        heap="512m",
-        listen_address="127.0.0.2",
-        storage_port=first.storage_port,
-        seeds=[first.seed],
-        settings={"native_transport_port": first.port, "auto_bootstrap": False},
-    )
-    second.port = first.port
-    second.start()
-    wait_until_known(first)
-    yield [first, second]
-    for node in (second, first):
-        node.kill()
-
-
-def wait_until_known(first: CassandraServer) -> None:
-    """A driver that does not know the second node does not wait for it to know new tables."""
-    deadline = time.monotonic() + 60
-    while True:
-        with first.session() as session:
-            hosts = session.cluster.metadata.all_hosts()
-            if len(hosts) == 2 and all(host.is_up for host in hosts):
-                return
-        assert time.monotonic() < deadline, "the nodes do not know each other"
-        time.sleep(0.2)
-
-
-def wait_until_agreed(nodes: Sequence[CassandraServer], keyspace: str) -> None:
-    """Wait until every node has the tables and the replication that the first has.
-
-    Statements about them go to one node, and reach the other a moment later.
-    """
-
-    def known(node: CassandraServer) -> str:
-        with node.session(alone=True) as session:
-            queries = (
-                "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = %s",
-                "SELECT table_name, id FROM system_schema.tables WHERE keyspace_name = %s",
-            )
-            found = [sorted(map(repr, session.execute(one, [keyspace]))) for one in queries]
-        return repr(found)
-
-    deadline = time.monotonic() + 60
-    while len({known(node) for node in nodes}) > 1:
-        assert time.monotonic() < deadline, "the nodes do not agree on the tables"
-        time.sleep(0.2)
-
-
 @pytest.fixture(params=[1, 2])
 def address(
-    nodes: list[CassandraServer], request: pytest.FixtureRequest
+    cassandra_pair: CassandraPair, request: pytest.FixtureRequest
 ) -> Iterator[tuple[str, int]]:
     name = f"replicated_{request.param}"
+    nodes = cassandra_pair.nodes
     with nodes[0].session(alone=True) as session:
         create_tables(session, name)
         session.execute(
             f"ALTER KEYSPACE {name} WITH replication = "
             f"{{'class': 'SimpleStrategy', 'replication_factor': {request.param}}}"
         )
-        wait_until_agreed(nodes, name)
+        cassandra_pair.wait_until_agreed(name)
         yield f"cassandra://{nodes[0].host}:{nodes[0].port}/{name}", request.param
         session.execute(f"DROP KEYSPACE {name}")
 
@@ -142,9 +91,10 @@ def test_statements_go_to_a_replica_and_share_it(
 
 
 def test_is_one_cluster_whichever_nodes_are_asked(
-    address: tuple[str, int], nodes: list[CassandraServer]
+    address: tuple[str, int], cassandra_pair: CassandraPair
 ) -> None:
     text, _ = address
+    nodes = cassandra_pair.nodes
     first, second = (node.host for node in nodes)
 
     def clusters() -> set[str | None]:
@@ -177,7 +127,7 @@ def identity_of(address: str) -> str:
 
 
 def test_node_that_is_away_takes_only_its_own_with_it(
-    address: tuple[str, int], nodes: list[CassandraServer]
+    address: tuple[str, int], cassandra_pair: CassandraPair
 ) -> None:
     text, replicas = address
     consistency = "ONE" if replicas == 2 else "LOCAL_QUORUM"
@@ -185,7 +135,7 @@ def test_node_that_is_away_takes_only_its_own_with_it(
     assert isinstance(store, CassandraStore)
     keys = [ActivityKey("course", f"user-{n}", "batch") for n in range(60)]
     assert not any(isinstance(result, Exception) for result in work(store, keys))
-    with nodes[1].down():
+    with cassandra_pair.nodes[1].down():
         reads = store.read_attempts(keys)
         while any(isinstance(read, StoreTransientError) for read in reads) and replicas == 2:
             reads = store.read_attempts(keys)

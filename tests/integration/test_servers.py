@@ -24,6 +24,7 @@ from cassandra.cluster import NoHostAvailable, Session
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
+from group_scores.stores.sstable import artifacts as sstable_artifacts
 from tests.servers import artifacts
 from tests.servers.cassandra_server import CassandraServer, create_group_tables
 from tests.servers.kafka_server import KafkaServer
@@ -362,9 +363,9 @@ class TestArtifacts:
         begin = "for word; do case $word in -DoutputDirectory=*) out=${word#*=};; esac; done\n"
         begin += 'mkdir -p "$out"; touch "$out/a.jar"\n'
         self.stand_in(elsewhere, "mvn", begin + "echo no network; exit 1")
-        with pytest.raises(ServerError, match="could not fetch the kafka jars"):
+        with pytest.raises(ServerError, match="could not fetch the jars of kafka"):
             artifacts.fetch("kafka")
-        assert list(artifacts.cache().iterdir()) == []
+        assert list(sstable_artifacts.cache().iterdir()) == []
         self.stand_in(elsewhere, "mvn", begin)
         artifacts.fetch("kafka")
         assert [jar.name for jar in artifacts.jars("kafka").iterdir()] == ["a.jar"]
@@ -376,12 +377,12 @@ class TestArtifacts:
     ) -> None:
         monkeypatch.setenv("PATH", str(elsewhere))
         monkeypatch.delenv("JAVA_HOME", raising=False)
-        with pytest.raises(ServerError, match=r"mvn is not on the PATH: install it .*maven\)$"):
+        with pytest.raises(ServerError, match=r"mvn is not on the PATH: install it .*maven\)"):
             artifacts.fetch("kafka")
         with pytest.raises(ServerError, match=r"redis-server is not on the PATH: install it"):
             artifacts.install_redis()
-        monkeypatch.setattr(artifacts, "JVMS", tmp_path)
-        artifacts.java.cache_clear()
+        monkeypatch.setattr(sstable_artifacts, "JVMS", tmp_path)
+        sstable_artifacts.java.cache_clear()
         with pytest.raises(ServerError, match=r"need Java 17 to 23 \(none found\): install one"):
             artifacts.java()
         self.stand_in(elsewhere, "java", """echo 'openjdk version "11.0.2" 2019-01-15' >&2""")
@@ -389,7 +390,7 @@ class TestArtifacts:
             artifacts.java()
         self.stand_in(elsewhere, "java", """echo 'openjdk version "21" 2023-09-19' >&2""")
         assert artifacts.java() == str(elsewhere / "java")
-        artifacts.java.cache_clear()
+        sstable_artifacts.java.cache_clear()
 
 
 def test_free_port_is_not_one_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,44 +28,12 @@ from cassandra.policies import (
 )
 from cassandra.query import tuple_factory
 
+from group_scores.stores.sstable import artifacts as sstable_artifacts
 from tests.servers import artifacts
 from tests.servers.process import LOOPBACK, Server, ServerError, free_port, port_open
 from tests.servers.tls import TlsFiles
 
 TABLES = Path(__file__).with_name("tables.cql")
-EXPORTS = [
-    "java.base/jdk.internal.misc",
-    "java.base/jdk.internal.ref",
-    "java.base/sun.nio.ch",
-    "java.management.rmi/com.sun.jmx.remote.internal.rmi",
-    "java.rmi/sun.rmi.registry",
-    "java.rmi/sun.rmi.server",
-    "java.sql/java.sql",
-]
-OPENS = [
-    "java.base/java.io",
-    "java.base/java.lang",
-    "java.base/java.lang.module",
-    "java.base/java.lang.reflect",
-    "java.base/java.math",
-    "java.base/java.net",
-    "java.base/java.nio",
-    "java.base/java.util",
-    "java.base/java.util.concurrent",
-    "java.base/java.util.concurrent.atomic",
-    "java.base/jdk.internal.loader",
-    "java.base/jdk.internal.math",
-    "java.base/jdk.internal.module",
-    "java.base/jdk.internal.ref",
-    "java.base/jdk.internal.reflect",
-    "java.base/jdk.internal.util.jar",
-    "java.base/sun.nio.ch",
-    "jdk.management/com.sun.management.internal",
-]
-MODULES = [
-    *(word for name in EXPORTS for word in ("--add-exports", f"{name}=ALL-UNNAMED")),
-    *(word for name in OPENS for word in ("--add-opens", f"{name}=ALL-UNNAMED")),
-]
 LOGBACK = """<configuration>
   <appender name="OUT" class="ch.qos.logback.core.ConsoleAppender">
     <encoder><pattern>%-5level %d{ISO8601} [%thread] %logger{20} - %msg%n</pattern></encoder>
@@ -239,7 +207,7 @@ class CassandraServer(Server):
     def _java(self, heap: str) -> list[str]:
         return [
             artifacts.java(),
-            *MODULES,
+            *sstable_artifacts.MODULES,
             f"-Xmx{heap}",
             "-XX:+PerfDisableSharedMem",
             "-Djdk.attach.allowAttachSelf=true",
@@ -312,10 +280,7 @@ def create_tables(
     `attempts_key` is what the primary key of the attempts begins with; the older deployments have
     it by course, and the oldest know neither `aggregates` nor `agg_details`.
     """
-    cql = _replace(TABLES.read_text(), r"\bsunbird_courses\b", keyspace)
-    if attempts_key == "course":
-        by_course = "PRIMARY KEY (course_id, batch_id, user_id, content_id, attempt_id)"
-        cql = _replace(cql, r"PRIMARY KEY \(\(user_id, course_id\).*\)", by_course)
+    cql = _courses(keyspace, attempts_key)
     if not with_aggregates:
         cql = _replace(cql, r"\n *aggregates .*", "")
     if not with_agg_details:
@@ -323,10 +288,26 @@ def create_tables(
     _run(session, cql, keyspace)
 
 
+def create_attempts(
+    session: Session, keyspace: str, *, attempts_key: Literal["user", "course"], replication: int
+) -> None:
+    """Create `keyspace`, replicated on so many nodes, with the attempts table alone."""
+    cql = _replace(_courses(keyspace, attempts_key), r"factor': 1", f"factor': {replication}")
+    _run(session, cql.partition(f"{keyspace}.user_activity_agg")[0], keyspace)
+
+
 def create_group_tables(session: Session, keyspace: str) -> None:
     """Create `keyspace` with the table of the groups' members."""
     cql = _replace(TABLES.read_text(), r"\bsunbird_groups\b", keyspace)
     _run(session, cql, keyspace)
+
+
+def _courses(keyspace: str, attempts_key: Literal["user", "course"]) -> str:
+    cql = _replace(TABLES.read_text(), r"\bsunbird_courses\b", keyspace)
+    if attempts_key == "course":
+        by_course = "PRIMARY KEY (course_id, batch_id, user_id, content_id, attempt_id)"
+        cql = _replace(cql, r"PRIMARY KEY \(\(user_id, course_id\).*\)", by_course)
+    return cql
 
 
 def _replace(text: str, pattern: str, by: str) -> str:

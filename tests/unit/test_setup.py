@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,31 @@ class TestMakefile:
         assert "made" in self.make("setup", f"PYTHON={python}", cwd=there)[1]
 
 
+def test_the_wheel_holds_all_that_is_read_at_run_time(tmp_path: Path) -> None:
+    """Every file of ours, and what is no Python: the samples, the Java, the pom."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    folders = {Path(one).parts[0] for one in PROJECT["tool"]["setuptools"]["package-dir"].values()}
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in folders:
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    for name in ("pyproject.toml", PROJECT["project"]["readme"]):
+        shutil.copy(ROOT / name, tree)
+    wanted = {
+        f"group_scores/{path.relative_to(tree)}"
+        for name in folders
+        for path in (tree / name).rglob("*")
+        if path.is_file()
+    }
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel"]
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "-w", str(tmp_path), str(tree)]
+    subprocess.run([*command, *options], check=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == wanted
+    assert {"SnapshotReader.java", "cassandra.pom.xml"} <= {Path(name).name for name in held}
+
+
 def test_ci_calls_make_test_and_no_more() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
@@ -190,7 +217,7 @@ class TestCompose:
         services = self.compose["services"]
         kafka = (ROOT / "tests/servers/kafka.pom.xml").read_text()
         assert f"<version>{services['kafka']['image'].split(':')[1]}</version>" in kafka
-        cassandra = (ROOT / "tests/servers/cassandra.pom.xml").read_text()
+        cassandra = (ROOT / "stores/sstable/cassandra.pom.xml").read_text()
         assert f"<version>{services['cassandra']['image'].split(':')[1]}." in cassandra
 
 
