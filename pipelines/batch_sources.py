@@ -36,6 +36,11 @@ class _Attempts:
         return "attempts"
 
     @property
+    def endless(self) -> bool:
+        """See `Source`."""
+        return False
+
+    @property
     def dead_letter(self) -> str:
         """See `Source`: where a row is told that the store refused."""
         return "dead-letter.jsonl"

@@ -43,6 +43,10 @@ class Source(Protocol):
         """Which of the two: what `read` gives, SourceRecord or AttemptsPage."""
 
     @property
+    def endless(self) -> bool:
+        """Whether it never comes to its end."""
+
+    @property
     def taken_us(self) -> int | None:
         """The time as of which it gives all attempts, epoch µs; None for now."""
 
@@ -85,6 +89,11 @@ class _Events:
     def gives(self) -> Gives:
         """See `Source`."""
         return "events"
+
+    @property
+    def endless(self) -> bool:
+        """See `Source`."""
+        return False
 
     @property
     def taken_us(self) -> int | None:
@@ -160,9 +169,15 @@ class FileSource(_Events):
 
 @dataclass(frozen=True)
 class KafkaSource(_Events):
-    """A topic."""
+    """A topic. `readers` are the keys of an endless read's readers, see `StreamFromKafka`."""
 
     address: KafkaAddress
+    readers: tuple[bytes, ...] = (b"0",)
+
+    @property
+    def endless(self) -> bool:
+        """See `Source`."""
+        return self.address.until == "forever"
 
     @property
     def dead_letter(self) -> str:
@@ -171,6 +186,10 @@ class KafkaSource(_Events):
 
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         """See `Source`."""
+        if self.endless:
+            from group_scores.transforms.kafka.stream import StreamFromKafka
+
+            return StreamFromKafka(self.address, self.readers, retry_s=retry_s)
         from group_scores.transforms.kafka.read import ReadFromKafka
 
         return ReadFromKafka(self.address, retry_s=retry_s)
@@ -181,15 +200,10 @@ class KafkaSource(_Events):
 
     def check(self, timeout_s: float) -> int | None:
         """See `Source`."""
-        if self.address.until == "forever":
-            raise AddressError(
-                "until=forever comes with the Flink runner, which is not built yet; "
-                "until=latest reads what the topic holds"
-            )
         from group_scores.transforms.kafka.check import check_topic
 
         offsets = check_topic(self.address, timeout_s)
-        return sum(end - start for start, end in offsets.values())
+        return None if self.endless else sum(end - start for start, end in offsets.values())
 
 
 def kafka_sink_address(source: KafkaAddress, topic: str) -> str:

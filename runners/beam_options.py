@@ -10,11 +10,13 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from group_scores.runners.command import DEBUG
+from group_scores.runners.flink import options as flink_options
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
 
@@ -22,7 +24,8 @@ LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 """Named itself: `DirectRunner` first tries to download another runner and may end up with it."""
 
 _LOCAL_NAMES = ("DirectRunner", "FnApiRunner")
-_LATER = ("FlinkRunner", "DataflowRunner", "PortableRunner", "SparkRunner")
+FLINK_RUNNER = "FlinkRunner"
+_LATER = ("DataflowRunner", "PortableRunner", "SparkRunner")
 FLINK_OPTIONS = frozenset(
     {
         "--allow_non_restored_state",
@@ -62,28 +65,44 @@ FLINK_OPTIONS = frozenset(
 """The Flink runner's own options: the Python SDK does not know them and hands them on."""
 
 
-def pipeline_options(arguments: Sequence[str], own: Iterable[str]) -> PipelineOptions:
+def pipeline_options(
+    arguments: Sequence[str], own: Iterable[str], *, endless: bool = False
+) -> PipelineOptions:
     """Return Beam's options for the `arguments` that are not ours.
 
-    `own` are our own option names, for the hint at a misspelt one. Raises AddressError for an
-    option that neither Beam nor the Flink runner has, and for a value that does not fit.
+    `own` are our own option names, for the hint at a misspelt one; `endless` says that the run has
+    no end. Raises AddressError for an option that neither Beam nor the Flink runner has, and for a
+    value that does not fit.
     """
     parser = _beam_parser()
     known = {name: action for action in parser._actions for name in action.option_strings}
     _check_names(arguments, known, [*known, *FLINK_OPTIONS, *own])
     _check_values(parser, arguments)
-    options = PipelineOptions(list(arguments), runner=_runner(arguments))
+    runner = _runner(arguments)
+    if runner == FLINK_RUNNER:
+        arguments = flink_options.with_defaults(arguments, endless=endless)
+    elif endless:
+        raise AddressError(
+            f"until=forever needs a runner that streams: add --runner {FLINK_RUNNER} "
+            "--flink_master [local], or a cluster's HOST:PORT; until=latest reads what is there"
+        )
+    options = PipelineOptions(list(arguments), runner=runner)
     if (options.view_as(DirectOptions).direct_num_workers or 0) < 0:
         raise AddressError("--direct_num_workers is below 0; 0 means one for each core")
     return options
 
 
-def local_runner(options: PipelineOptions) -> FnApiRunner | None:
-    """Return the runner for several local processes; None where the options name the runner.
+def runner_of(options: PipelineOptions) -> PipelineRunner | None:
+    """Return our own form of the runner, None where Beam's is good as it is.
 
-    Beam would start its own worker program, which logs everything, and by a command line that a
-    blank in the path of Python breaks. Takes `--direct_running_mode` out of the options.
+    Several local processes: Beam would start its own worker program, which logs everything, and by
+    a command line that a blank in the path of Python breaks. Takes `--direct_running_mode` out of
+    the options.
     """
+    if options.view_as(StandardOptions).runner == FLINK_RUNNER:
+        from group_scores.runners.flink.runner import Flink  # it loads much that is seldom needed
+
+        return Flink()
     direct = options.view_as(DirectOptions)
     if direct.direct_running_mode != "multi_processing":
         return None
@@ -162,12 +181,13 @@ def _runner(arguments: Sequence[str]) -> str:
     name = parser.parse_known_args(list(arguments))[0].runner
     if name == LOCAL_RUNNER or name.lower() in map(str.lower, _LOCAL_NAMES):
         return LOCAL_RUNNER
+    if name.lower() == FLINK_RUNNER.lower():
+        return FLINK_RUNNER
     if name.lower() in map(str.lower, _LATER):
         raise AddressError(
-            f"--runner {name} comes with the deployment to clusters, which is not built yet; "
-            f"use {_LOCAL_NAMES[0]}"
+            f"--runner {name} is not built yet; use {_LOCAL_NAMES[0]} or {FLINK_RUNNER}"
         )
     raise AddressError(
-        f"unknown runner {name!r}{did_you_mean(name, (*_LOCAL_NAMES, *_LATER))} "
-        f"(use {_LOCAL_NAMES[0]})"
+        f"unknown runner {name!r}{did_you_mean(name, (*_LOCAL_NAMES, FLINK_RUNNER, *_LATER))} "
+        f"(use {_LOCAL_NAMES[0]} or {FLINK_RUNNER})"
     )

@@ -63,7 +63,7 @@ Addresses:
   kafka://HOST:PORT[,HOST:PORT]/TOPIC
     as a source: ?group=group-scores
                  &start=committed (or earliest, latest, a time in epoch ms)
-                 &until=latest
+                 &until=latest (or forever)
     if needed:   &security=…&mechanism=…&username=…&ca=…&cert=…&key=…
   cassandra://HOST[,HOST]:PORT/KEYSPACE
     if needed:   ?dc=…&consistency=LOCAL_QUORUM&username=…&ca=…&cert=…&key=…
@@ -172,13 +172,16 @@ def _run(
     from group_scores.transforms.sinks import same_place
 
     source = open_source(text, allow_partial=allow_partial)
+    own = [name for one in (*run.params, *replay.params) for name in one.opts]
+    own = [name for name in own if name.startswith("--")]
+    beam = beam_options(options.beam_options, own, endless=source.endless)
+    if source.endless:
+        source = launch.with_readers(source, beam)
     job = options.job(source)
     if job.cert_events and same_place(job.cert_events, job.dead_letter):
         raise AddressError("--cert-events and --dead-letter are one place; name two")
     if not into_itself:
         _check_sinks(job, source)
-    own = [name for one in (*run.params, *replay.params) for name in one.opts]
-    beam = beam_options(options.beam_options, [name for name in own if name.startswith("--")])
     try:
         total = launch.check(job)
         counts = launch.run(

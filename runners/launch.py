@@ -14,11 +14,13 @@ from typing import TypeVar, get_args
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from group_scores.pipelines import Job, VerifyJob, build, build_verify
-from group_scores.runners.beam_options import local_runner, quiet_threads
+from group_scores.pipelines.sources import Source
+from group_scores.runners.beam_options import quiet_threads, runner_of
+from group_scores.runners.flink.keys import spread
 from group_scores.scores.drift import Kind
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
 from group_scores.transforms.batching import NAMESPACE
@@ -184,6 +186,14 @@ def run_verify(
     return _counted(start, VERIFY_SUMMARY, watch)
 
 
+def with_readers(source: Source, options: PipelineOptions) -> Source:
+    """Return an endless source whose readers are spread over all the workers."""
+    flink = options.view_as(FlinkRunnerOptions)
+    most = flink.max_parallelism  # -1 where Flink is to decide
+    readers = spread(max(1, flink.parallelism), most if most > 0 else None)
+    return replace(source, readers=readers)  # type: ignore[type-var]
+
+
 def _counted(
     work: Callable[[Progress], PipelineResult],
     names: Sequence[str],
@@ -221,7 +231,7 @@ def _interruptible(work: Callable[[], T]) -> T:
 
 def _run(apply: Callable[[beam.Pipeline], object], options: PipelineOptions) -> PipelineResult:
     try:
-        pipeline = beam.Pipeline(runner=local_runner(options), options=options)
+        pipeline = beam.Pipeline(runner=runner_of(options), options=options)
     except ValueError as error:
         raise AddressError(f"Beam does not take these options: {error}") from error
     try:

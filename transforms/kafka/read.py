@@ -78,10 +78,7 @@ class ReadFromKafka(beam.PTransform):
         if self.address.role != "source":
             raise AddressError(f"{self.address} is the address of a sink, and cannot be read from")
         if self.address.until == "forever":
-            raise AddressError(
-                "until=forever comes with the Flink runner, which is not built yet; "
-                "write until=latest"
-            )
+            raise AddressError("until=forever is read by StreamFromKafka; write until=latest")
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Nothing -> SourceRecord."""

@@ -74,8 +74,7 @@ class StreamFromKafka(beam.PTransform):
         return (
             root
             | "Now" >> beam.Impulse()
-            | "Readers"
-            >> beam.ParDo(_ReadersFn(self.readers)).with_output_types(tuple[bytes, int])
+            | "Readers" >> beam.ParDo(_ReadersFn(self.readers)).with_output_types(tuple[bytes, int])
             | "Records" >> beam.ParDo(stream).with_output_types(SourceRecord)
         )
 
@@ -134,18 +133,22 @@ class _Held(WatermarkEstimatorProvider):
         return beam.coders.TimestampCoder()
 
 
+_TRACKER = beam.DoFn.RestrictionParam(_Forever())
+_ESTIMATOR = beam.DoFn.WatermarkEstimatorParam(_Held())
+
+
 class _ReadersFn(beam.DoFn):
     """Start the readers once, and never end: an input that has ended fires no timers."""
 
     def __init__(self, readers: tuple[bytes, ...]) -> None:
         self._readers = readers
 
-    @beam.DoFn.unbounded_per_element()
+    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(
         self,
         _: bytes,
-        tracker: Any = beam.DoFn.RestrictionParam(_Forever()),
-        estimator: Any = beam.DoFn.WatermarkEstimatorParam(_Held()),
+        tracker: Any = _TRACKER,
+        estimator: Any = _ESTIMATOR,
     ) -> Iterator[tuple[bytes, int]]:
         if not tracker.current_restriction():
             for number, key in enumerate(self._readers):
@@ -160,14 +163,15 @@ class _State(msgspec.Struct):
     offsets: dict[int, int]
 
 
-_STATE = msgspec.msgpack.Decoder(_State)
+_decode = msgspec.msgpack.Decoder(_State).decode
+_STATE = ReadModifyWriteStateSpec("state", beam.coders.BytesCoder())
+_AGAIN = TimerSpec("again", TimeDomain.REAL_TIME)
+_STATE_PARAM = beam.DoFn.StateParam(_STATE)
+_AGAIN_PARAM = beam.DoFn.TimerParam(_AGAIN)
 
 
 class _StreamFn(beam.DoFn):
     """Read a share of the partitions each time the timer fires."""
-
-    STATE = ReadModifyWriteStateSpec("state", beam.coders.BytesCoder())
-    AGAIN = TimerSpec("again", TimeDomain.REAL_TIME)
 
     def __init__(self, address: KafkaAddress, readers: int, call: Call, retry_s: float) -> None:
         self._address = address
@@ -198,20 +202,20 @@ class _StreamFn(beam.DoFn):
     def process(
         self,
         element: tuple[bytes, int],
-        state: Any = beam.DoFn.StateParam(STATE),
-        again: Any = beam.DoFn.TimerParam(AGAIN),
+        state: Any = _STATE_PARAM,
+        again: Any = _AGAIN_PARAM,
     ) -> None:
         state.write(msgspec.msgpack.encode(_State(element[1], {})))
         again.set(Timestamp.now())
 
-    @on_timer(AGAIN)
+    @on_timer(_AGAIN)  # type: ignore[untyped-decorator]
     def read(
         self,
-        state: Any = beam.DoFn.StateParam(STATE),
-        again: Any = beam.DoFn.TimerParam(AGAIN),
+        state: Any = _STATE_PARAM,
+        again: Any = _AGAIN_PARAM,
     ) -> Iterator[WindowedValue]:
         """Read what there is, up to the size of a call, and set the timer again."""
-        known = _STATE.decode(state.read())
+        known = _decode(state.read())
         share = shared(Shares, self._address).of(known.reader, self._readers, self._retry_s)
         with share.reading(known.offsets) as (reader, offsets):
             yield from self._records_of(reader, offsets)

@@ -1,0 +1,66 @@
+"""What the Flink runner is given where the command line does not say otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from group_scores.runners.flink.job_server import job_server_jar
+from group_scores.stores.errors import AddressError
+from group_scores.stores.sstable import artifacts
+
+EMBEDDED = ("[local]", "[auto]")
+"""Masters that are a Flink inside the job server, on this machine."""
+POOL = "localhost:50000"
+"""Where a worker pool listens: beside every task manager, as a sidecar."""
+
+_STREAMING: Mapping[str, str | None] = {
+    "--streaming": None,
+    # State is a few bytes a partition; what costs is what is read again after a crash.
+    "--checkpointing_interval": "10000",
+    # A checkpoint that overlaps the first bundle can lose what a splittable DoFn starts with.
+    "--finish_bundle_before_checkpointing": None,
+    # A bundle ends so often, and with it every stage writes: latency, against the size of batches.
+    "--max_bundle_time_mills": "100",
+}
+_MASTER = re.compile(r"(https?://)?[^\s/:\[\]]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+
+
+def with_defaults(arguments: Sequence[str], *, endless: bool) -> list[str]:
+    """Return Beam's arguments with what is missing; an option that is there stays as it is.
+
+    Raises AddressError for a master that is missing or wrong, GroupScoresError where the job server
+    cannot be had.
+    """
+    given = options_of(arguments)
+    master = given.get("--flink_master")
+    if not master:
+        raise AddressError(
+            "--runner FlinkRunner without --flink_master: name the cluster's HOST:PORT (8081 as a "
+            "rule), or [local] for a Flink on this machine"
+        )
+    if master not in EMBEDDED and not _MASTER.fullmatch(master):
+        raise AddressError(f"--flink_master {master!r} is neither HOST:PORT nor [local]")
+    wanted: dict[str, str | None] = {"--parallelism": "1"}
+    if master not in EMBEDDED and "--environment_type" not in given:
+        wanted |= {"--environment_type": "EXTERNAL", "--environment_config": POOL}
+    if endless:
+        wanted |= _STREAMING
+    if "--flink_job_server_jar" not in given:
+        wanted["--flink_job_server_jar"] = str(job_server_jar())
+        wanted["--job_server_java_launcher"] = str(artifacts.java())
+    missing = [(name, value) for name, value in wanted.items() if name not in given]
+    return [*arguments, *(name if value is None else f"{name}={value}" for name, value in missing)]
+
+
+def options_of(arguments: Sequence[str]) -> dict[str, str | None]:
+    """Return the options by name, and the value of each where it has one."""
+    found: dict[str, str | None] = {}
+    last = ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            last, equals, value = argument.partition("=")
+            found[last] = value if equals else None
+        elif last and found[last] is None:
+            found[last] = argument
+    return found
