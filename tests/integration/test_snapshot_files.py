@@ -156,6 +156,19 @@ def outcome(address: str) -> list[Any] | GroupScoresError:
         return error
 
 
+def test_files_that_are_none_of_cassandra_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for part in ("Data.db", "Statistics.db"):
+        Path(f"oa-1-big-{part}").write_bytes(b"something else")
+    Path("oa-1-big-TOC.txt").write_text("Data.db\nStatistics.db\nTOC.txt\n")
+    address = "snapshot:.?rf=1&nodes=1&taken=1760000000000"
+    said = refused("run", "--source", address, "--store", "sqlite:x.db")
+    assert "oa-1-big cannot be opened: a file of it is cut off, damaged or of an" in said
+    assert not aggregates(tmp_path / "x.db")
+
+
 def test_columns_of_other_types_are_refused_before_anything_is_written(
     two_nodes: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
