@@ -225,11 +225,11 @@ class TestRemote:
         self, taken: Taken, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         MemoryFiles.hold({"n0": taken.folders[0]})
-        monkeypatch.setattr(MemoryFiles, "delay_s", 0.2)
+        monkeypatch.setattr(MemoryFiles, "delay_s", 0.05)
         source: Any = parse_source("snapshot:memory://n0?rf=1&nodes=1")
         try:
             start = time.monotonic()
-            assert source.check(0.3) is None
+            assert source.check(0.2) is None
             assert time.monotonic() - start < 1.5
             assert len(prepared(source.address)[1]) >= 1
             assert source.check(0) > 0
