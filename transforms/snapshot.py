@@ -68,10 +68,8 @@ class SnapshotPreparation:
 
         Raises AddressError for files that are wrong, GroupScoresError for what else fails.
         """
-        try:
-            return self._outcome.result(timeout_s)
-        except TimeoutError:
-            return None
+        futures.wait([self._outcome], timeout_s)
+        return self._outcome.result() if self._outcome.done() else None
 
     def close(self) -> None:
         """Give up what is under way and remove the copies."""
@@ -122,7 +120,7 @@ class ReadSnapshot(beam.PTransform):
         local, facts = prepared(self.address)
         if not self.allow_partial:
             require_replicas(self.address, facts)
-        ranges = _open_reader((self.address, local)).ranges()
+        ranges = open_reader((self.address, local)).ranges()
         self.progress.plan(len(ranges))
         read = beam.ParDo(_ReadRange(self.address, local, self.progress))
         return (
@@ -137,7 +135,7 @@ def prepared(address: SnapshotAddress) -> Prepared:
     return found
 
 
-def _open_reader(snapshot: tuple[SnapshotAddress, LocalSnapshot]) -> SnapshotReader:
+def open_reader(snapshot: tuple[SnapshotAddress, LocalSnapshot]) -> SnapshotReader:
     """Return this process's reader; on a machine that has not the files, of its own copy."""
     address, local = snapshot
     return shared(SnapshotReader, local if local.is_here else prepared(address)[0])
@@ -149,7 +147,7 @@ class _ReadRange(beam.DoFn):
         self._progress = progress
 
     def process(self, element: TokenRange) -> Iterator[AttemptsPage]:
-        reader = _open_reader(self._snapshot)
+        reader = open_reader(self._snapshot)
         for page in pages(reader.read(*element), reader.t_us):
             rows = sum(len(learner.attempts) for learner in page.learners)
             _read_rows.inc(rows)

@@ -39,7 +39,7 @@ _shapes = pytest.mark.parametrize(
 
 @_shapes
 @settings(max_examples=2, suppress_health_check=_checks, phases=_quick)
-@given(cases.varied_phases)
+@given(cases.few_phases)
 def test_two_nodes_read_as_the_cluster_answered(
     two_nodes: Tables, shapes: tuple[str, ...], phases: list[cases.Phase]
 ) -> None:
@@ -48,7 +48,7 @@ def test_two_nodes_read_as_the_cluster_answered(
 
 @_shapes
 @settings(max_examples=1, suppress_health_check=_checks, phases=_quick)
-@given(cases.varied_phases)
+@given(cases.few_phases)
 def test_one_node_reads_as_it_answered(
     one_node: Tables, shapes: tuple[str, ...], phases: list[cases.Phase]
 ) -> None:

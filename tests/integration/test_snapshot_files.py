@@ -19,7 +19,11 @@ import psutil
 import pytest
 from cassandra.concurrent import execute_concurrent_with_args
 
+from group_scores.pipelines.sources import parse_source
 from group_scores.stores.errors import AddressError, GroupScoresError
+from group_scores.stores.sstable.snapshot import LocalFolder, LocalSnapshot, SnapshotAddress
+from group_scores.transforms.resources import close_shared
+from group_scores.transforms.snapshot import open_reader, prepared
 from tests.command_line import refused, succeed
 from tests.integration import snapshot_cases as cases
 from tests.integration.pipeline_runs import arguments
@@ -156,6 +160,19 @@ def outcome(address: str) -> list[Any] | GroupScoresError:
         return error
 
 
+def test_files_that_are_none_of_cassandra_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for part in ("Data.db", "Statistics.db"):
+        Path(f"oa-1-big-{part}").write_bytes(b"something else")
+    Path("oa-1-big-TOC.txt").write_text("Data.db\nStatistics.db\nTOC.txt\n")
+    address = "snapshot:.?rf=1&nodes=1&taken=1760000000000"
+    said = refused("run", "--source", address, "--store", "sqlite:x.db")
+    assert "oa-1-big cannot be opened: a file of it is cut off, damaged or of an" in said
+    assert not aggregates(tmp_path / "x.db")
+
+
 def test_columns_of_other_types_are_refused_before_anything_is_written(
     two_nodes: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,21 +224,27 @@ class TestRemote:
     def test_the_start_does_not_wait_for_the_copy(
         self, taken: Taken, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from group_scores.pipelines.sources import parse_source
-        from group_scores.transforms.resources import close_shared
-        from group_scores.transforms.snapshot import prepared
-
         MemoryFiles.hold({"n0": taken.folders[0]})
-        monkeypatch.setattr(MemoryFiles, "delay_s", 0.2)
+        monkeypatch.setattr(MemoryFiles, "delay_s", 0.05)
         source: Any = parse_source("snapshot:memory://n0?rf=1&nodes=1")
         try:
             start = time.monotonic()
-            assert source.check(0.3) is None
+            assert source.check(0.2) is None
             assert time.monotonic() - start < 1.5
             assert len(prepared(source.address)[1]) >= 1
             assert source.check(0) > 0
         finally:
             close_shared()
+
+    def test_a_machine_that_has_not_the_copies_makes_its_own(self, taken: Taken) -> None:
+        MemoryFiles.hold({f"n{number}": path for number, path in enumerate(taken.folders)})
+        address = SnapshotAddress(("memory://n0", "memory://n1"))
+        elsewhere = LocalSnapshot((LocalFolder("/not/on/this/machine", "memory://n0"),), 0, ())
+        try:
+            rows = list(open_reader((address, elsewhere)).read(0, 0))
+        finally:
+            close_shared()
+        assert sorted(map(repr, rows)) == taken.rows
 
     def test_nothing_there_or_nothing_that_opens_it_is_one_line(self, tmp_path: Path) -> None:
         words = ("run", "--store", f"sqlite:{tmp_path}/x.db", "--source")

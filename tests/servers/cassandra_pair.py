@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -68,14 +68,13 @@ class Nodes:
             for other in others:
                 self._tell(other, "write-timeout", "20000")
 
-    def wait_until_agreed(self, keyspace: str) -> None:
+    def wait_until_agreed(self, *keyspaces: str) -> None:
         """Wait until each node has the tables and the replication that the first has.
 
         Statements about them go to one node, and reach the others a moment later.
         """
         self._wait_until(
-            "agree on the tables",
-            lambda: len({_schema(node, keyspace) for node in self.nodes}) == 1,
+            "agree on the tables", lambda: len({_schema(one, keyspaces) for one in self.nodes}) == 1
         )
 
     def wait_until_whole(self) -> None:
@@ -162,12 +161,22 @@ class CassandraPair(Nodes):
             node.kill()
 
 
-def _schema(node: CassandraServer, keyspace: str) -> str:
+def _schema(node: CassandraServer, keyspaces: Sequence[str]) -> str:
+    columns = {
+        "keyspaces": "replication",
+        "tables": "table_name, id, compression",
+        "columns": "table_name, column_name, type",
+    }
     with node.session(alone=True) as session:
-        queries = (
-            "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = %s",
-            "SELECT table_name, id FROM system_schema.tables WHERE keyspace_name = %s",
-            "SELECT table_name, column_name, type FROM system_schema.columns "
-            "WHERE keyspace_name = %s",
-        )
-        return repr([sorted(map(repr, session.execute(one, [keyspace]))) for one in queries])
+        found = [
+            sorted(
+                repr(row)
+                for keyspace in keyspaces
+                for row in session.execute(
+                    f"SELECT {names} FROM system_schema.{table} WHERE keyspace_name = %s",
+                    [keyspace],
+                )
+            )
+            for table, names in columns.items()
+        ]
+    return repr(found)

@@ -8,10 +8,11 @@ import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from group_scores.stores.sstable.reader import split_ring
 from group_scores.stores.sstable.snapshot import SnapshotAddress
 from group_scores.transforms import snapshot
 from group_scores.transforms.progress import temporary_progress
-from group_scores.transforms.snapshot import ReadSnapshot, TokenRange, split_ring
+from group_scores.transforms.snapshot import ReadSnapshot, TokenRange
 
 
 class Reader:
@@ -28,10 +29,11 @@ class Reader:
 
 
 def test_of_a_snapshot_ranges_and_attempts_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "shared", lambda *_: Reader())
+    monkeypatch.setattr(snapshot, "prepared", lambda _: (None, []))
+    monkeypatch.setattr(snapshot, "open_reader", lambda _: Reader())
     with temporary_progress() as progress:
         pipeline = beam.Pipeline(runner=FnApiRunner())
-        _ = pipeline | ReadSnapshot(SnapshotAddress(("f",)), progress)
+        _ = pipeline | ReadSnapshot(SnapshotAddress(("f",)), progress, allow_partial=True)
         assert progress.ranges() == (0.0, 5)  # before anything is read
         pipeline.run().wait_until_finish()
         assert progress.ranges() == (5.0, 5)
