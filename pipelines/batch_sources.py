@@ -36,6 +36,11 @@ class _Attempts:
         return "attempts"
 
     @property
+    def streams(self) -> bool:
+        """See `Source`."""
+        return False
+
+    @property
     def endless(self) -> bool:
         """See `Source`."""
         return False

@@ -43,6 +43,10 @@ class Source(Protocol):
         """Which of the two: what `read` gives, SourceRecord or AttemptsPage."""
 
     @property
+    def streams(self) -> bool:
+        """Whether it says, when what was read is safe, that it need not be read again."""
+
+    @property
     def endless(self) -> bool:
         """Whether it never comes to its end."""
 
@@ -89,6 +93,11 @@ class _Events:
     def gives(self) -> Gives:
         """See `Source`."""
         return "events"
+
+    @property
+    def streams(self) -> bool:
+        """See `Source`."""
+        return False
 
     @property
     def endless(self) -> bool:
@@ -173,6 +182,11 @@ class KafkaSource(_Events):
 
     address: KafkaAddress
     readers: tuple[bytes, ...] = (b"0",)
+
+    @property
+    def streams(self) -> bool:
+        """See `Source`: its offsets are committed."""
+        return True
 
     @property
     def endless(self) -> bool:

@@ -66,13 +66,13 @@ FLINK_OPTIONS = frozenset(
 
 
 def pipeline_options(
-    arguments: Sequence[str], own: Iterable[str], *, endless: bool = False
+    arguments: Sequence[str], own: Iterable[str], *, streams: bool = False, endless: bool = False
 ) -> PipelineOptions:
     """Return Beam's options for the `arguments` that are not ours.
 
-    `own` are our own option names, for the hint at a misspelt one; `endless` says that the run has
-    no end. Raises AddressError for an option that neither Beam nor the Flink runner has, and for a
-    value that does not fit.
+    `own` are our own option names, for the hint at a misspelt one. `streams` and `endless` are
+    those of the source. Raises AddressError for an option that neither Beam nor the Flink runner
+    has, and for a value that does not fit.
     """
     parser = _beam_parser()
     known = {name: action for action in parser._actions for name in action.option_strings}
@@ -80,7 +80,7 @@ def pipeline_options(
     _check_values(parser, arguments)
     runner = _runner(arguments)
     if runner == FLINK_RUNNER:
-        arguments = flink_options.with_defaults(arguments, endless=endless)
+        arguments = flink_options.with_defaults(arguments, streams=streams)
     elif endless:
         raise AddressError(
             f"until=forever needs a runner that streams: add --runner {FLINK_RUNNER} "

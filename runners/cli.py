@@ -174,7 +174,7 @@ def _run(
     source = open_source(text, allow_partial=allow_partial)
     own = [name for one in (*run.params, *replay.params) for name in one.opts]
     own = [name for name in own if name.startswith("--")]
-    beam = beam_options(options.beam_options, own, endless=source.endless)
+    beam = beam_options(options.beam_options, own, streams=source.streams, endless=source.endless)
     if source.endless:
         source = launch.with_readers(source, beam)
     job = options.job(source)

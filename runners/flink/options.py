@@ -26,8 +26,11 @@ _STREAMING: Mapping[str, str | None] = {
 _MASTER = re.compile(r"(https?://)?[^\s/:\[\]]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
-def with_defaults(arguments: Sequence[str], *, endless: bool) -> list[str]:
+def with_defaults(arguments: Sequence[str], *, streams: bool) -> list[str]:
     """Return Beam's arguments with what is missing; an option that is there stays as it is.
+
+    `streams` says that the source has no end, or commits what was read: Flink's batch mode does not
+    tell when it is safe to.
 
     Raises AddressError for a master that is missing or wrong, GroupScoresError where the job server
     cannot be had.
@@ -44,7 +47,7 @@ def with_defaults(arguments: Sequence[str], *, endless: bool) -> list[str]:
     wanted: dict[str, str | None] = {"--parallelism": "1"}
     if master not in EMBEDDED and "--environment_type" not in given:
         wanted |= {"--environment_type": "EXTERNAL", "--environment_config": POOL}
-    if endless:
+    if streams:
         wanted |= _STREAMING
     if "--flink_job_server_jar" not in given:
         wanted["--flink_job_server_jar"] = str(job_server_jar())

@@ -14,11 +14,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from group_scores.runners.flink import job_server
 from group_scores.stores.errors import GroupScoresError
 from group_scores.stores.sstable import artifacts
 from tests.servers.process import ServerError
 
-POMS = {"cassandra": artifacts.POM, "kafka": Path(__file__).with_name("kafka.pom.xml")}
+POMS = {
+    "cassandra": artifacts.POM,
+    "kafka": Path(__file__).with_name("kafka.pom.xml"),
+    "flink": job_server.POM,
+}
+_MB = {"flink": 160}
 INSTALL_REDIS = """
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
@@ -54,7 +60,7 @@ def fetch(server: str) -> None:
     target = artifacts.jar_folder(POMS[server])
     if target.is_dir():
         return
-    print(f"Fetching {server} into {target} (some 60 MB, once)", flush=True)
+    print(f"Fetching {server} into {target} (some {_MB.get(server, 60)} MB, once)", flush=True)
     try:
         artifacts.jars(POMS[server])
     except GroupScoresError as error:
@@ -83,6 +89,7 @@ def main() -> int:
         java()
         fetch("cassandra")
         fetch("kafka")
+        fetch("flink")
         install_redis()
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,8 +17,8 @@ from apache_beam.options.pipeline_options import (
 from group_scores.runners.beam_options import (
     FLINK_OPTIONS,
     LOCAL_RUNNER,
-    local_runner,
     pipeline_options,
+    runner_of,
 )
 from group_scores.stores import AddressError
 
@@ -80,7 +80,7 @@ class TestSeveralProcesses:
     WORDS = ("--direct_running_mode", "multi_processing", "--direct_num_workers", "2")
 
     def command(self) -> list[str]:
-        runner = local_runner(options(*self.WORDS))
+        runner = runner_of(options(*self.WORDS))
         assert runner is not None
         return shlex.split(runner._default_environment.command_string)
 
@@ -98,11 +98,11 @@ class TestSeveralProcesses:
 
     def test_keep_their_number(self) -> None:
         made = options(*self.WORDS)
-        local_runner(made)
+        runner_of(made)
         direct = made.view_as(DirectOptions)
         # Beam would put its own worker in the place of ours if it saw the mode.
         assert (direct.direct_num_workers, direct.direct_running_mode) == (2, "")
 
     def test_are_asked_for(self) -> None:
-        assert local_runner(options()) is None
-        assert local_runner(options("--direct_running_mode", "multi_threading")) is None
+        assert runner_of(options()) is None
+        assert runner_of(options("--direct_running_mode", "multi_threading")) is None

@@ -147,7 +147,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("run", "--source", "kafka://h/t?pasword=x", "--store", "sqlite:x.db"), "'pasword'"),
     (("run", "--source", "kafka://h/t?password=x", "--store", "sqlite:x.db"), "in the environment"),
     (("run", "--source", "kafka://u:geheim@h/t", "--store", "sqlite:x.db"), "in the environment"),
-    (("run", "--source", "kafka://h/t?until=forever", "--store", "sqlite:x.db"), "Flink runner"),
+    (("run", "--source", "kafka://h/t?until=forever", "--store", "sqlite:x.db"), "--runner Flink"),
     (("run", "--source", "cassandra://h/k?rows_s=0", "--store", "sqlite:x.db"), "rows_s=0"),
     (("run", "--source", "snapshot:d", "--store", "sqlite:x.db"), "no folder 'd'"),
     (("run", "--source", "event.jsonl", "--store", "sqlite:x.db"), "did you mean 'events.jsonl'?"),
