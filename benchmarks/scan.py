@@ -19,6 +19,7 @@ from benchmarks.kafka_to_cassandra import parts_of
 from benchmarks.worker import Work
 from group_scores.scores import ActivityKey, Attempt, Question
 from group_scores.stores import AttemptWrite, StoreConfig, open_store
+from group_scores.transforms.collector import settle
 
 AIMS = {"scan_beam": 0.8, "reaggregate": 0.3}
 KINDS = ("scan_plain", "scan_beam", "reaggregate", "verify")
@@ -92,6 +93,7 @@ def read_plain(address: str) -> Callable[[], int]:
 
     reader = TableReader(attempts_source(CassandraSourceAddress.parse(address)))
     session = reader._session
+    settle()  # as the pipeline's workers do
 
     def run() -> int:
         rows = 0

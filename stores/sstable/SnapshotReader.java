@@ -6,13 +6,14 @@ import java.io.BufferedOutputStream;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.nio.ByteBuffer;
-import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.Callable;
 import java.util.concurrent.LinkedBlockingQueue;
-
 import org.apache.cassandra.config.DatabaseDescriptor;
 import org.apache.cassandra.db.DataRange;
 import org.apache.cassandra.db.RegularAndStaticColumns;
@@ -29,6 +30,7 @@ import org.apache.cassandra.db.rows.Cell;
 import org.apache.cassandra.db.rows.Row;
 import org.apache.cassandra.db.rows.RowIterator;
 import org.apache.cassandra.db.transform.FilteredPartitions;
+import org.apache.cassandra.db.transform.Transformation;
 import org.apache.cassandra.dht.IPartitioner;
 import org.apache.cassandra.dht.Murmur3Partitioner;
 import org.apache.cassandra.dht.Range;
@@ -47,7 +49,8 @@ import org.apache.cassandra.tools.Util;
  *
  * The arguments are -Data.db files, and NAME=UNTIL_US for a column that was dropped, with a plus
  * behind it when it was added again. Each line on stdin is a request: {@code describe}, or
- * {@code read START END NOW_S} for the rows of the token range (START, END] that live at NOW_S.
+ * {@code read START END NOW_S GC_BEFORE_S} for the rows of the token range (START, END] that live at
+ * NOW_S, where nobody knows of deletions before GC_BEFORE_S any more.
  * The process ends when stdin does, whatever it is about: then nobody is left to read from it.
  * A frame is a letter, the length of its payload (4 bytes, big-endian) and MessagePack: D files,
  * R rows, E the end of a request with its number of rows, W one line that says which file is
@@ -162,15 +165,6 @@ public class SnapshotReader
         }
     }
 
-    /** The files are not what they should be, in words for the one who named them. */
-    private static final class Wrong extends RuntimeException
-    {
-        Wrong(String words)
-        {
-            super(words);
-        }
-    }
-
     private static String name(Descriptor descriptor)
     {
         return descriptor.baseFile().name();
@@ -202,7 +196,7 @@ public class SnapshotReader
                     merged.addColumn(column);
         }
         for (int i = 0; i < COLUMNS.length; i++)
-            if (merged.getColumn(bytes(COLUMNS[i])) == null)
+            if (merged.getColumn(UTF8Type.instance.decompose(COLUMNS[i])) == null)
                 merged.addRegularColumn(COLUMNS[i], TYPES[i]);
         for (String one : dropped)
             drop(merged, one);
@@ -215,17 +209,12 @@ public class SnapshotReader
         String name = dropped.substring(0, dropped.indexOf('='));
         boolean again = dropped.endsWith("+");
         String untilUs = dropped.substring(name.length() + 1, dropped.length() - (again ? 1 : 0));
-        ColumnMetadata column = merged.getColumn(bytes(name));
+        ColumnMetadata column = merged.getColumn(UTF8Type.instance.decompose(name));
         if (column == null)
             return;
         if (!again)
             merged.removeRegularOrStaticColumn(column.name);
         merged.recordColumnDrop(column, Long.parseLong(untilUs));
-    }
-
-    private static ByteBuffer bytes(String name)
-    {
-        return ByteBuffer.wrap(name.getBytes(StandardCharsets.UTF_8));
     }
 
     private static TableMetadata header(Descriptor descriptor) throws IOException
@@ -235,7 +224,7 @@ public class SnapshotReader
             throw new Wrong("another partitioner than Murmur3");
         for (int i = 0; i < COLUMNS.length; i++)
         {
-            ColumnMetadata column = one.getColumn(bytes(COLUMNS[i]));
+            ColumnMetadata column = one.getColumn(UTF8Type.instance.decompose(COLUMNS[i]));
             if (column != null && !column.type.equals(TYPES[i]))
                 throw new Wrong(
                     COLUMNS[i] + " is a " + column.type.asCQL3Type() + ", and has to be a " + TYPES[i].asCQL3Type());
@@ -269,7 +258,10 @@ public class SnapshotReader
             if (words[0].equals("describe"))
                 describe();
             else
-                read(Long.parseLong(words[1]), Long.parseLong(words[2]), Long.parseLong(words[3]));
+            {
+                long[] numbers = Arrays.stream(words).skip(1).mapToLong(Long::parseLong).toArray();
+                read(numbers[0], numbers[1], numbers[2], numbers[3]);
+            }
         }
     }
 
@@ -289,12 +281,12 @@ public class SnapshotReader
         frame('E', new Pack().number(sstables.size()));
     }
 
-    private void read(long start, long end, long nowInSec) throws IOException
+    private void read(long start, long end, long nowInSec, long gcBeforeInSec) throws IOException
     {
         long rows = 0;
         Pack pack = new Pack();
         int inFrame = 0;
-        try (PartitionIterator partitions = merged(start, end, nowInSec))
+        try (PartitionIterator partitions = answered(start, end, nowInSec, gcBeforeInSec))
         {
             ColumnMetadata[] columns = columns();
             while (partitions.hasNext())
@@ -322,7 +314,7 @@ public class SnapshotReader
         frame('E', new Pack().number(rows + inFrame));
     }
 
-    private PartitionIterator merged(long start, long end, long nowInSec)
+    private PartitionIterator answered(long start, long end, long nowInSec, long gcBeforeInSec)
     {
         IPartitioner partitioner = table.partitioner;
         Token from = new Murmur3Partitioner.LongToken(start);
@@ -335,19 +327,27 @@ public class SnapshotReader
         for (ColumnMetadata column : columns())
             queried.add(column);
         ColumnFilter filter = ColumnFilter.selection(table, queried.build(), false);
-        List<UnfilteredPartitionIterator> files = new ArrayList<>();
+        // As replicas do: each node merges its files and makes tombstones of what has expired.
+        Map<File, List<UnfilteredPartitionIterator>> nodes = new LinkedHashMap<>();
         for (SSTableReader sstable : sstables)
-            files.add(sstable.partitionIterator(filter, range, SSTableReadsListener.NOOP_LISTENER));
-        return FilteredPartitions.filter(
-            UnfilteredPartitionIterators.merge(files, UnfilteredPartitionIterators.MergeListener.NOOP),
-            nowInSec);
+            nodes.computeIfAbsent(sstable.descriptor.directory, one -> new ArrayList<>())
+                .add(sstable.partitionIterator(filter, range, SSTableReadsListener.NOOP_LISTENER));
+        List<UnfilteredPartitionIterator> answers = new ArrayList<>();
+        for (List<UnfilteredPartitionIterator> files : nodes.values())
+            answers.add(Transformation.apply(merged(files), new Purge(nowInSec, gcBeforeInSec)));
+        return FilteredPartitions.filter(merged(answers), nowInSec);
+    }
+
+    private static UnfilteredPartitionIterator merged(List<UnfilteredPartitionIterator> parts)
+    {
+        return UnfilteredPartitionIterators.merge(parts, UnfilteredPartitionIterators.MergeListener.NOOP);
     }
 
     private ColumnMetadata[] columns()
     {
         ColumnMetadata[] columns = new ColumnMetadata[COLUMNS.length];
         for (int i = 0; i < COLUMNS.length; i++)
-            columns[i] = table.getColumn(bytes(COLUMNS[i]));
+            columns[i] = table.getColumn(UTF8Type.instance.decompose(COLUMNS[i]));
         return columns;
     }
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from group_scores.stores.errors import AddressError, GroupScoresError
 
 HERE = Path(__file__).parent
-SOURCES = (HERE / "SnapshotReader.java", HERE / "Pack.java")
+SOURCES = tuple(HERE / f"{name}.java" for name in ("SnapshotReader", "Pack", "Purge", "Wrong"))
 POM = HERE / "cassandra.pom.xml"
 JVMS = Path("/usr/lib/jvm")
 JAVA_VERSIONS = range(17, 24)  # Cassandra 5.0: not older, and 24 took the security manager away

@@ -63,13 +63,15 @@ class SnapshotJvm:
         """
         return [_FACTS.decode(payload) for payload in self._answer("describe", b"D")]
 
-    def read(self, start: int, end: int, now_s: int) -> Iterator[list[Row]]:
+    def read(self, start: int, end: int, now_s: int, gc_before_s: int) -> Iterator[list[Row]]:
         """Yield the live rows of the token range (start, end] in their order, some at a time.
+
+        A deletion before `gc_before_s` is past its grace: the table's nodes do not tell of it.
 
         Equal tokens are the whole ring. Raises GroupScoresError also where the process ended
         before it said that all rows were out.
         """
-        for payload in self._answer(f"read {start} {end} {now_s}", b"R"):
+        for payload in self._answer(f"read {start} {end} {now_s} {gc_before_s}", b"R"):
             yield _ROWS.decode(payload)
 
     def close(self) -> None:

@@ -61,7 +61,8 @@ class SnapshotReader:
         with self._turns:
             jvm = self._take()
             try:
-                for rows in jvm.read(start, end, self._snapshot.t_ms // 1000):
+                now_s = self._snapshot.t_ms // 1000
+                for rows in jvm.read(start, end, now_s, now_s - self._snapshot.gc_grace_s):
                     yield from rows
             except BaseException:
                 self._drop(jvm)  # what it still has to say belongs to nobody

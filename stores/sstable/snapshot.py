@@ -17,6 +17,7 @@ from group_scores.stores.sstable.files import Files, files_of
 
 TABLE = "assessment_aggregator"
 MARGIN_MS = 1_000  # created_at is written after the flush and the links, by a clock that may be off
+GC_GRACE_S = 864_000  # Cassandra's default
 APART_MS = 3_600_000  # nodes snapshot in turn, within minutes; an hour is another snapshot
 DATA_FILE = re.compile(r"(?P<stem>[a-z]{2}-[0-9a-z_]+-(big|bti))-Data\.db")
 _OPTIONS = ("nodes", "rf", "taken")
@@ -64,14 +65,15 @@ class Folder:
     """One node's snapshot: `inside` the files that the address names. `created_ms` may be unknown.
 
     `dropped` are the columns that the table has no more, and until when (µs) a cell of them counts
-    for nothing: they may be in its files.
+    for nothing: they may be in its files. `gc_grace_s` is how long its nodes tell of a deletion.
     """
 
     files: Files
     name: str
     inside: str
     created_ms: int | None
-    dropped: tuple[str, ...] = ()
+    dropped: tuple[str, ...]
+    gc_grace_s: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class LocalSnapshot:
 
     folders: tuple[LocalFolder, ...]
     t_ms: int
-    dropped: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
+    gc_grace_s: int = GC_GRACE_S
 
     @property
     def bytes(self) -> int:
@@ -142,7 +145,8 @@ def fetch(snapshot: Snapshot, copies: Path, stop: threading.Event) -> LocalSnaps
         for number, one in enumerate(snapshot.folders)
     ]
     dropped = {word for one in snapshot.folders for word in one.dropped}
-    return LocalSnapshot(tuple(folders), snapshot.t_ms, tuple(sorted(dropped)))
+    grace_s = max(one.gc_grace_s for one in snapshot.folders)
+    return LocalSnapshot(tuple(folders), snapshot.t_ms, tuple(sorted(dropped)), grace_s)
 
 
 def link(snapshot: LocalSnapshot, below: Path) -> list[Path]:
@@ -187,7 +191,10 @@ def _folder(name: str) -> Folder:
     _check_schema(name, schemas[path])
     manifest = _text(files, names, path / "manifest.json")
     inside = "" if str(path) == "." else str(path)
-    return Folder(files, name, inside, _created_ms(name, manifest), _dropped(schemas[path]))
+    grace = re.search(r"gc_grace_seconds = (\d+)", schemas[path])
+    grace_s = int(grace[1]) if grace else GC_GRACE_S
+    created_ms = _created_ms(name, manifest)
+    return Folder(files, name, inside, created_ms, _dropped(schemas[path]), grace_s)
 
 
 def _empty(files: Files, names: Iterable[str]) -> set[PurePosixPath]:

@@ -18,7 +18,7 @@ TABLE = "assessment_aggregator"
 KEY = ("user_id", "course_id", "batch_id", "content_id", "attempt_id")
 COLUMNS = ", ".join((*KEY, "last_attempted_on", "total_score", "total_max_score"))
 TTL_S = 1
-TTL_OVER_S = 3.5  # a snapshot's time is taken a second before it, and whole seconds count
+TTL_OVER_S = 2.2  # whole seconds count, and a snapshot's time is taken a second before it
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ SHAPES = {
         "course",
         (
             "DROP (created_on, updated_on, grand_total, question)",
-            "WITH compression = {'class': 'DeflateCompressor'}",
+            "WITH compression = {'class': 'DeflateCompressor'} AND gc_grace_seconds = 0",
         ),
         ("total_max_score = 3",),
     ),

@@ -34,8 +34,7 @@ class Tables:
         tag = f"{number}-"
         for phase in phases:
             cases.act(self.nodes, self.sessions, shapes, phase, tag)
-        if any(step.kind == "ttl" for phase in phases for step in phase.steps):
-            time.sleep(cases.TTL_OVER_S)
+        time.sleep(cases.TTL_OVER_S)
         self.nodes.snapshot(f"t{number}", *shapes)
         for keyspace in shapes:
             expected = [row for row in self.plain_answer(keyspace) if row[0].startswith(tag)]

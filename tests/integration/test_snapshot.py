@@ -46,6 +46,17 @@ def test_two_nodes_read_as_the_cluster_answered(
     two_nodes.check(shapes, phases)
 
 
+def test_what_has_expired_on_one_node_is_a_deletion_to_the_other(two_nodes: Tables) -> None:
+    """Of one time it wins, though within a node the cell that lives longer would."""
+    key = ("u", "c", "b", "ct", "a")
+    lives = cases.Step("ttl", key, 2, 3, "1")
+    expires = cases.Step("ttl", key, 1, 3, "1")
+    ends = ("flush", "flush")
+    both = [cases.Phase(1, (lives,), ends), cases.Phase(0, (expires,), ends)]
+    two_nodes.check(("snap_user",), both)
+    two_nodes.check(("snap_user",), [cases.Phase(1, (one,), ends) for one in (lives, expires)])
+
+
 @_shapes
 @settings(max_examples=1, suppress_health_check=_checks, phases=_quick)
 @given(cases.few_phases)

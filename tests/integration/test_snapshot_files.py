@@ -239,7 +239,7 @@ class TestRemote:
     def test_a_machine_that_has_not_the_copies_makes_its_own(self, taken: Taken) -> None:
         MemoryFiles.hold({f"n{number}": path for number, path in enumerate(taken.folders)})
         address = SnapshotAddress(("memory://n0", "memory://n1"))
-        elsewhere = LocalSnapshot((LocalFolder("/not/on/this/machine", "memory://n0"),), 0, ())
+        elsewhere = LocalSnapshot((LocalFolder("/not/on/this/machine", "memory://n0"),), 0)
         try:
             rows = list(open_reader((address, elsewhere)).read(0, 0))
         finally:
@@ -263,10 +263,10 @@ def test_no_jvm_outlives_a_python_that_is_killed(
         from group_scores.stores.sstable.jvm import SnapshotJvm
         from group_scores.stores.sstable.snapshot import LocalFolder, LocalSnapshot, link
         folder = LocalFolder({str(taken.folders[0])!r}, "n0")
-        jvm = SnapshotJvm(link(LocalSnapshot((folder,), 0, ()), Path({str(tmp_path)!r})))
+        jvm = SnapshotJvm(link(LocalSnapshot((folder,), 0), Path({str(tmp_path)!r})))
         jvm.describe()
         if {reading}:
-            next(jvm.read(0, 0, 0))
+            next(jvm.read(0, 0, 0, 0))
         print(jvm._process.pid, flush=True)
         time.sleep(60)
     """
