@@ -80,7 +80,7 @@ def pipeline_options(
     _check_values(parser, arguments)
     runner = _runner(arguments)
     if runner == FLINK_RUNNER:
-        arguments = flink_options.with_defaults(arguments, streams=streams)
+        arguments = flink_options.with_defaults(arguments, streams=streams, endless=endless)
     elif endless:
         raise AddressError(
             f"until=forever needs a runner that streams: add --runner {FLINK_RUNNER} "

@@ -26,11 +26,11 @@ _STREAMING: Mapping[str, str | None] = {
 _MASTER = re.compile(r"(https?://)?[^\s/:\[\]]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
-def with_defaults(arguments: Sequence[str], *, streams: bool) -> list[str]:
+def with_defaults(arguments: Sequence[str], *, streams: bool, endless: bool) -> list[str]:
     """Return Beam's arguments with what is missing; an option that is there stays as it is.
 
     `streams` says that the source has no end, or commits what was read: Flink's batch mode does not
-    tell when it is safe to.
+    tell when it is safe to. `endless` is the first of the two.
 
     Raises AddressError for a master that is missing or wrong, GroupScoresError where the job server
     cannot be had.
@@ -49,6 +49,9 @@ def with_defaults(arguments: Sequence[str], *, streams: bool) -> list[str]:
         wanted |= {"--environment_type": "EXTERNAL", "--environment_config": POOL}
     if streams:
         wanted |= _STREAMING
+        if not endless:
+            # With checkpoints Flink keeps sources alive that are done, and so the job.
+            wanted["--shutdown_sources_after_idle_ms"] = "0"
     if "--flink_job_server_jar" not in given:
         wanted["--flink_job_server_jar"] = str(job_server_jar())
         wanted["--job_server_java_launcher"] = str(artifacts.java())

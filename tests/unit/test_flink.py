@@ -118,9 +118,11 @@ def test_the_job_server_is_a_jar_that_names_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"a-jar-with-a-name-that-is-rather-long-{number}.jar" for number in range(40)]
+    lib = tmp_path / "lib"
+    lib.mkdir()
     for name in names:
-        (tmp_path / name).touch()
-    monkeypatch.setattr(artifacts, "jars", lambda _: tmp_path)
+        (lib / name).touch()
+    monkeypatch.setattr(artifacts, "jars", lambda _: lib)
     monkeypatch.setattr(artifacts, "cache", lambda: tmp_path)
     path = job_server.job_server_jar()
     assert job_server.job_server_jar() == path
@@ -129,4 +131,4 @@ def test_the_job_server_is_a_jar_that_names_the_others(
     assert all(len(line.encode()) <= 72 for line in text.split("\r\n"))
     entries = dict(line.split(": ", 1) for line in text.replace("\r\n ", "").split("\r\n") if line)
     assert entries["Main-Class"] == job_server.MAIN_CLASS
-    assert entries["Class-Path"].split() == [(tmp_path / name).as_uri() for name in sorted(names)]
+    assert entries["Class-Path"].split() == [(lib / name).as_uri() for name in sorted(names)]
