@@ -6,6 +6,7 @@ not pay for the driver.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -16,7 +17,6 @@ from group_scores.stores.cassandra.address import CassandraSourceAddress
 from group_scores.stores.cassandra.scan_attempts import (
     AttemptsReader,
     attempts_source,
-    count_attempts,
 )
 from group_scores.stores.sstable.snapshot import SnapshotAddress
 from group_scores.stores.sstable.verify import require_replicas
@@ -97,7 +97,10 @@ class CassandraSource(_Attempts):
 
     def check(self, timeout_s: float) -> int | None:
         """See `Source`: an estimate, from how dense the first of the rows lie."""
-        return count_attempts(self.address, timeout_s)
+        start_s = time.monotonic()
+        # The reader stays open for the run, and for the comparison with the store.
+        reader = shared(AttemptsReader, attempts_source(self.address))
+        return reader.estimated_rows(max(1.0, timeout_s - (time.monotonic() - start_s)))
 
     def check_store(self, store: Store) -> None:
         """See `Source`: what is read now has to be of the store's own cluster.

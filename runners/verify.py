@@ -47,6 +47,11 @@ class VerifyOptions:
 
         if self.prune and not self.repair:
             raise AddressError("--prune goes with --repair; give both, or neither to only look")
+        if self.prune and self.allow_partial:
+            raise AddressError(
+                "--prune takes out scores without an attempt, and with --allow-partial the attempt "
+                "may be in a file that is missing; give one of the two"
+            )
         source = open_source(self.source, allow_partial=self.allow_partial)
         if source.gives != "attempts":
             raise AddressError(
@@ -85,13 +90,25 @@ def verify(options: VerifyOptions, own_options: list[str]) -> int:
 
 
 def read_report(path: str) -> Iterator[RowReport]:
-    """Yield the rows that differ; none where there is no such file."""
+    """Yield the rows that differ, each as it was told last; none where there is no such file.
+
+    A bundle that is delivered again tells its rows again.
+    """
     from group_scores.transforms.verify_agg import RowReport
 
     decode = msgspec.json.Decoder(RowReport).decode
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            yield from map(decode, file)
+    if not os.path.exists(path):
+        return
+    with open(path, "rb") as file:
+        last = {_row_of(decode(line)): number for number, line in enumerate(file)}
+        file.seek(0)
+        for number, report in enumerate(map(decode, file)):
+            if last[_row_of(report)] == number:
+                yield report
+
+
+def _row_of(report: RowReport) -> tuple[str, str, str]:
+    return report.course_id, report.user_id, report.batch_id
 
 
 def _print_lines(reports: Iterator[RowReport], _: dict[str, float], tally: Tally) -> None:

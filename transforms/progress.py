@@ -120,5 +120,6 @@ def temporary_progress() -> Iterator[Progress]:
     finally:
         # Under its new name no worker that is still at it puts a file into what is being removed.
         over = f"{folder}-over"
-        os.rename(folder, over)
+        with contextlib.suppress(OSError):  # somebody may have cleaned up before
+            os.rename(folder, over)
         shutil.rmtree(over, ignore_errors=True)

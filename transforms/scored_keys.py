@@ -27,7 +27,7 @@ def scored_keys(rows: Iterable[Row], metrics: Collection[str]) -> Iterator[Activ
     """Yield the keys of the rows that have anything of ours."""
     prefixes = tuple(f"{metric}:" for metric in metrics)
     for course, user, context, *collections in rows:
-        if any(_is_ours(one, prefixes) for one in collections):
+        if context.startswith("cb:") and any(_is_ours(one, prefixes) for one in collections):
             yield ActivityKey(course, user, context.removeprefix("cb:"))
 
 

@@ -99,7 +99,8 @@ def write_changed(
     keys without an attempt (`verify --prune` takes those out). `digits` are those of `write_drift`.
     Raises StoreTransientError when the store stays away for longer than `retry` allows.
     """
-    expected = {update.agg.key: update.agg for update in updates}
+    in_order = sorted(updates, key=lambda update: update.agg.t_us)
+    expected = {update.agg.key: update.agg for update in in_order}
     drifts = find_drift(store, list(expected.values()), metrics, retry)
     changed = [drift for drift in drifts if drift.update is not None]
     found_with = [expected[drift.key] for drift in changed]

@@ -31,6 +31,18 @@ def holds(
     `row` has the bytes of its maps and of its list by their columns, `maps` are the maps of values
     that are written. False may also mean that it is not known: the row has to be decoded then.
     """
+    try:
+        return _holds(update, row, maps, metrics)
+    except UnicodeEncodeError:  # the write of it will be refused
+        return False
+
+
+def _holds(
+    update: ActivityAgg,
+    row: Mapping[str, bytes | None],
+    maps: Collection[str],
+    metrics: Collection[str],
+) -> bool:
     # As Cassandra sorts the keys of a map: by their bytes, which is the order of the texts.
     entries = sorted(update.metrics.items())
     heads = [_head(name) for name, _ in entries]

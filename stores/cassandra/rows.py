@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from group_scores.scores import AggregateRow
+from group_scores.scores.keys import METRIC_PREFIXES
 
 _MAPS = ("agg", "aggregates", "agg_last_updated")
 
@@ -24,7 +25,8 @@ def aggregate_row(columns: Sequence[str], values: Sequence[Any]) -> AggregateRow
         details_us = max(times.get("agg_details") or (), default=None)
     else:
         write_us = {name: value_ms * 1000 for name, value_ms in updated.items()}
-        details_us = max(write_us.values(), default=None) if details else None
+        ours = [time_us for name, time_us in write_us.items() if name.startswith(METRIC_PREFIXES)]
+        details_us = max(ours, default=None) if details else None
     return AggregateRow(
         dict(found["agg"] or {}),
         dict(found.get("aggregates") or {}),

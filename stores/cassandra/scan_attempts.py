@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -108,17 +107,3 @@ def _add(rows: Iterable[Row], tokens: list[int], learners: list[Learner]) -> Non
             tokens.append(token)
             learners.append((ActivityKey(course, user, batch), begun))
         append(StoredAttempt(content, attempt, on_ms, score, most))
-
-
-def count_attempts(address: CassandraSourceAddress, timeout_s: float) -> int | None:
-    """Return about how many attempts a scan will read, None where that cannot be told.
-
-    Raises AddressError or ServiceUnavailableError where the attempts cannot be read. Takes about
-    `timeout_s` at most, and 15 s to find out that nobody answers.
-    """
-    start_s = time.monotonic()
-    reader = AttemptsReader(attempts_source(address))
-    try:
-        return reader.estimated_rows(max(1.0, timeout_s - (time.monotonic() - start_s)))
-    finally:
-        reader.close()

@@ -156,12 +156,16 @@ class CassandraStore:
     ) -> list[bool | StoreFault]:
         """See `Store`."""
         columns = self._schema.aggregate_values
+        try:
+            sender = self._raw_sender
+        except Exception as error:
+            return [fault(error)] * len(updates)
         rows = self._look_up(
             [update.key for update in updates],
             self._statements.aggregate_lookup,
             self._statements.read_values,
             lambda rows: dict(zip(columns, rows[0][1:], strict=True)) if rows else {},
-            self._raw_sender,
+            sender,
         )
         return [
             row
