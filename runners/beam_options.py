@@ -84,7 +84,7 @@ def pipeline_options(
     elif endless:
         raise AddressError(
             f"until=forever needs a runner that streams: add --runner {FLINK_RUNNER} "
-            "--flink_master [local], or a cluster's HOST:PORT; until=latest reads what is there"
+            "--flink_master [local]; until=latest reads what is there"
         )
     options = PipelineOptions(list(arguments), runner=runner)
     if (options.view_as(DirectOptions).direct_num_workers or 0) < 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from group_scores.runners.flink.job_server import job_server_jar
@@ -11,8 +10,6 @@ from group_scores.stores.sstable import artifacts
 
 EMBEDDED = ("[local]", "[auto]")
 """Masters that are a Flink inside the job server, on this machine."""
-POOL = "localhost:50000"
-"""Where a worker pool listens: beside every task manager, as a sidecar."""
 
 _STREAMING: Mapping[str, str | None] = {
     "--streaming": None,
@@ -23,7 +20,6 @@ _STREAMING: Mapping[str, str | None] = {
     # A bundle ends so often, and with it every stage writes: latency, against the size of batches.
     "--max_bundle_time_mills": "100",
 }
-_MASTER = re.compile(r"(https?://)?[^\s/:\[\]]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
 def with_defaults(arguments: Sequence[str], *, streams: bool, endless: bool) -> list[str]:
@@ -32,21 +28,18 @@ def with_defaults(arguments: Sequence[str], *, streams: bool, endless: bool) -> 
     `streams` says that the source has no end, or commits what was read: Flink's batch mode does not
     tell when it is safe to. `endless` is the first of the two.
 
-    Raises AddressError for a master that is missing or wrong, GroupScoresError where the job server
-    cannot be had.
+    Raises AddressError for a master that is missing or another, GroupScoresError where the job
+    server cannot be had.
     """
     given = options_of(arguments)
     master = given.get("--flink_master")
-    if not master:
+    if master not in EMBEDDED:
+        given_as = "without --flink_master" if master is None else f"on --flink_master {master}"
         raise AddressError(
-            "--runner FlinkRunner without --flink_master: name the cluster's HOST:PORT (8081 as a "
-            "rule), or [local] for a Flink on this machine"
+            f"--runner FlinkRunner {given_as}: clusters are not built yet; "
+            "name [local], a Flink on this machine"
         )
-    if master not in EMBEDDED and not _MASTER.fullmatch(master):
-        raise AddressError(f"--flink_master {master!r} is neither HOST:PORT nor [local]")
     wanted: dict[str, str | None] = {"--parallelism": "1"}
-    if master not in EMBEDDED and "--environment_type" not in given:
-        wanted |= {"--environment_type": "EXTERNAL", "--environment_config": POOL}
     if streams:
         wanted |= _STREAMING
         if not endless:

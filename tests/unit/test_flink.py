@@ -9,7 +9,6 @@ import pytest
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
     PipelineOptions,
-    PortableOptions,
     StandardOptions,
 )
 from hypothesis import given
@@ -23,7 +22,6 @@ from group_scores.stores import AddressError
 from group_scores.stores.sstable import artifacts
 
 LOCAL = ("--runner", "FlinkRunner", "--flink_master", "[local]")
-CLUSTER = ("--runner=FlinkRunner", "--flink_master=manager:8081")
 
 
 @pytest.fixture(autouse=True)
@@ -61,25 +59,10 @@ def test_what_is_given_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "environment"),
-    [
-        (LOCAL, (None, None)),  # Beam's own: workers in this process
-        (CLUSTER, ("EXTERNAL", "localhost:50000")),
-        ((*CLUSTER, "--environment_type", "PROCESS"), ("PROCESS", None)),
-    ],
-)
-def test_workers_of_a_cluster_are_in_a_pool_beside_it(
-    words: tuple[str, ...], environment: tuple[str | None, str | None]
-) -> None:
-    found = made(*words).view_as(PortableOptions)
-    assert (found.environment_type, found.environment_config) == environment
-
-
-@pytest.mark.parametrize(
     ("words", "what"),
     [
         (("--runner", "FlinkRunner"), "without --flink_master"),
-        (("--runner", "FlinkRunner", "--flink_master", "here"), "neither HOST:PORT nor [local]"),
+        (("--runner", "FlinkRunner", "--flink_master", "h:8081"), "clusters are not built yet"),
         (("--runner", "DirectRunner"), "until=forever needs a runner that streams"),
     ],
 )

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import pickle
 import time
+from collections import deque
 from typing import Any
 
 import apache_beam as beam
@@ -24,8 +25,9 @@ from group_scores.transforms.kafka.pool import ReaderPool
 from group_scores.transforms.kafka.read import (
     ReadFromKafka,
     _advance,
-    _event_time_ms,
+    event_time_ms,
 )
+from group_scores.transforms.kafka.reader import KafkaReader, KafkaRecord
 from group_scores.transforms.residuals import loses_what_is_handed_back
 
 ADDRESS = KafkaAddress.parse("kafka://broker/t")
@@ -56,13 +58,13 @@ def test_the_transform_travels_without_the_password(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("time_ms", [0, 1, 1_700_000_000_000])
 def test_a_time_is_taken_as_it_is(time_ms: int) -> None:
-    assert _event_time_ms(time_ms) == time_ms
+    assert event_time_ms(time_ms) == time_ms
 
 
 def test_a_time_is_what_beam_can_tell() -> None:
-    latest = Timestamp(micros=_event_time_ms(2**63 - 1) * 1000)
+    latest = Timestamp(micros=event_time_ms(2**63 - 1) * 1000)
     assert MIN_TIMESTAMP < latest <= GlobalWindow().max_timestamp()
-    assert abs(_event_time_ms(-1) - time.time() * 1000) < 5_000
+    assert abs(event_time_ms(-1) - time.time() * 1000) < 5_000
 
 
 class Estimator:
@@ -228,3 +230,16 @@ def test_readers_do_not_pile_up(pool: ReaderPool) -> None:
         pool.close()
         assert not lent.closed
     assert all(reader.closed for reader in used)
+
+
+def test_a_partition_that_always_has_more_holds_up_no_other() -> None:
+    reader = KafkaReader(ADDRESS)
+    for partition, records in ((0, 1_000), (1, 3), (2, 3)):
+        reader._buffers[partition] = deque(
+            KafkaRecord(partition, offset, 0, None, b"x") for offset in range(records)
+        )
+    taken = [record for _ in range(3) for record in reader._take(10, 1_000)]
+    assert {record.partition for record in taken} == {0, 1, 2}
+    for partition in range(3):  # each in its order
+        offsets = [record.offset for record in taken if record.partition == partition]
+        assert offsets == list(range(len(offsets)))

@@ -175,8 +175,10 @@ class KafkaReader:
     def _take(self, max_records: int, max_bytes: int) -> list[KafkaRecord]:
         taken: list[KafkaRecord] = []
         size = 0
-        for partition, buffer in self._buffers.items():
+        for partition, buffer in list(self._buffers.items()):
             until = self._until.get(partition, _NO_END)
+            # The next time it is another's turn: one that always has more holds up no other.
+            self._buffers[partition] = self._buffers.pop(partition)
             while buffer and buffer[0].offset < until:
                 if len(taken) >= max_records or size >= max_bytes:
                     return taken
