@@ -68,6 +68,8 @@ class Attempts:
 
     taken_us: int | None = None
     gives: Gives = "attempts"
+    streams: bool = False
+    endless: bool = False
     selection: Selection = Selection()
     rows_s: float | None = None
     dead_letter: str = "dead-letter.jsonl"
