@@ -64,4 +64,7 @@ def build_verify(root: beam.Pipeline, job: VerifyJob) -> beam.PCollection:
     verify = VerifyAgg(
         job.store, job.report, job.metrics, job.retry, repair=job.repair, prune=job.prune
     )
-    return (updates, orphans) | "All" >> beam.Flatten() | "VerifyAgg" >> verify
+    # Each by itself: brought together, all updates would wait for the last of the keys.
+    compared = updates | "VerifyAgg" >> verify
+    emptied = orphans | "VerifyOrphans" >> verify
+    return (compared, emptied) | "All" >> beam.Flatten()

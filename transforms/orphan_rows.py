@@ -35,7 +35,7 @@ class _OrphanFn(beam.DoFn):
 class OrphanRows(beam.PTransform):
     """Give the empty update of each row for which `updates` has none, as of `t_us`.
 
-    `stored` gives the rows' keys. The keys of both sides are shuffled: some 100 bytes a learner
+    `stored` gives the rows' keys. The keys of both sides are shuffled: 0.7 kB of memory a learner
     and batch.
     """
 
