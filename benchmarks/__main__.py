@@ -40,7 +40,7 @@ def main(names: tuple[str, ...], events: int, rounds: int, quick: bool, out: Pat
     """Measure the pipeline: rules, kafka_read, embedded, kafka_to_cassandra, scan,
     snapshot, memory, or some.
 
-    Starts a Kafka and a Cassandra of its own where they are needed. All of it takes a quarter of
+    Starts a Kafka and a Cassandra of its own where they are needed. All of it takes half
     an hour on two cores, and up to 3 GB in the folder for temporary files.
     """
     logging.basicConfig(level=logging.ERROR)

@@ -51,8 +51,7 @@ STORE_RETRY_S = click.option(
 ALLOW_PARTIAL = click.option(
     "--allow-partial",
     is_flag=True,
-    help="Read snapshots that may lack what the cluster has acknowledged: what is written from "
-    "them can be an older score.",
+    help="Read snapshots that may lack the newest scores: older ones are then written.",
 )
 BEAM_OPTIONS = click.argument(
     "beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]"
