@@ -326,7 +326,7 @@ def test_an_hour_old_snapshot_beside_a_stream_overwrites_nothing(
     plain.truncate()
     name = topic(partitions=2)
     kafka.create_topic(f"{name}.failed", 1)
-    events = list(simulate(Simulation(4_000, 72, redeliver=0.1, shuffle=0.2)))
+    events = list(simulate(Simulation(2_500, 72, redeliver=0.1, shuffle=0.2)))
     produce(kafka.bootstrap, name, events)
     stream = arguments("run", source=f"kafka://{kafka.bootstrap}/{name}", store=plain.address)
     written = []

@@ -303,12 +303,12 @@ class TestWithoutTimesOfCollections:
     def test_the_time_of_a_key_is_its_last_update(self, older: CassandraStore) -> None:
         key = new_key()
         details = ["text"] if older.wants_details else None
-        older.write_aggregates([update(key, {"a": 1.0}, 5_000_999)])
-        older.write_aggregates([update(key, {"b": 2.0}, 7_000_001, details)])
+        older.write_aggregates([update(key, {"score:a": 1.0}, 5_000_999)])
+        older.write_aggregates([update(key, {"score:b": 2.0}, 7_000_001, details)])
         (row,) = older.read_aggregates([key])
         assert isinstance(row, AggregateRow)
-        assert row.agg == {"a": 1, "b": 2}
-        assert row.write_us == {"a": 5_000_000, "b": 7_000_000}
+        assert row.agg == {"score:a": 1, "score:b": 2}
+        assert row.write_us == {"score:a": 5_000_000, "score:b": 7_000_000}
         assert row.details_us == (7_000_000 if details else None)
         (nothing,) = older.read_aggregates([new_key()])
         assert nothing == AggregateRow({}, {}, {}, [])

@@ -94,7 +94,11 @@ def test_a_stream_goes_on_until_it_is_interrupted(
     assert summary["aggregates_unchanged"] > 100
 
 
-@pytest.mark.parametrize("words", [(), ("--parallelism", "2")], ids=["one worker", "two"])
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param((), marks=pytest.mark.soak), ("--parallelism", "2")],
+    ids=["one worker", "two"],
+)
 def test_a_topic_is_read_to_its_end(
     cassandra: CassandraServer,
     kafka: KafkaServer,
