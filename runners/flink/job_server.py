@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from group_scores.stores.sstable import artifacts
+from group_scores.stores import java
 
 POM = Path(__file__).with_name("job-server.pom.xml")
 MAIN_CLASS = "org.apache.beam.runners.flink.FlinkJobServerDriver"
@@ -23,7 +23,7 @@ def job_server_jar() -> Path:
     job, and 160 MB would be copied to the cluster each time. Raises GroupScoresError where Maven is
     missing or fails.
     """
-    jars = sorted(artifacts.jars(POM).glob("*.jar"))
+    jars = sorted(java.jars(POM).glob("*.jar"))
     lines = {
         "Manifest-Version": "1.0",
         "Main-Class": MAIN_CLASS,
@@ -31,7 +31,7 @@ def job_server_jar() -> Path:
     }
     text = b"".join(_wrapped(f"{name}: {value}") for name, value in lines.items()) + b"\r\n"
     state = hashlib.sha256(text).hexdigest()[:12]
-    target = artifacts.cache() / f"job-server-{state}.jar"
+    target = java.cache() / f"job-server-{state}.jar"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name

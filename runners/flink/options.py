@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from group_scores.runners.flink.job_server import job_server_jar
+from group_scores.stores import java
 from group_scores.stores.errors import AddressError
-from group_scores.stores.sstable import artifacts
 
 EMBEDDED = ("[local]", "[auto]")
 """Masters that are a Flink inside the job server, on this machine."""
@@ -47,7 +47,7 @@ def with_defaults(arguments: Sequence[str], *, streams: bool, endless: bool) -> 
             wanted["--shutdown_sources_after_idle_ms"] = "0"
     if "--flink_job_server_jar" not in given:
         wanted["--flink_job_server_jar"] = str(job_server_jar())
-        wanted["--job_server_java_launcher"] = str(artifacts.java())
+        wanted["--job_server_java_launcher"] = str(java.program())
     missing = [(name, value) for name, value in wanted.items() if name not in given]
     return [*arguments, *(name if value is None else f"{name}={value}" for name, value in missing)]
 

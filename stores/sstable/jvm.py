@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
+from group_scores.stores import java
 from group_scores.stores.errors import AddressError, GroupScoresError
 from group_scores.stores.sstable import artifacts
 
@@ -104,7 +105,7 @@ def command(folder: Path, *words: str) -> list[str]:
     settings = folder / "cassandra.yaml"
     settings.write_text(json.dumps(_settings(folder)))
     return [
-        str(artifacts.java()),
+        str(java.program()),
         *artifacts.MODULES,
         "-Xmx512m",
         "-XX:+UseSerialGC",

@@ -24,7 +24,7 @@ from cassandra.cluster import NoHostAvailable, Session
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from group_scores.stores.sstable import artifacts as sstable_artifacts
+from group_scores.stores import java
 from tests.servers import artifacts
 from tests.servers.cassandra_server import CassandraServer, create_group_tables
 from tests.servers.kafka_server import KafkaServer
@@ -365,7 +365,7 @@ class TestArtifacts:
         self.stand_in(elsewhere, "mvn", begin + "echo no network; exit 1")
         with pytest.raises(ServerError, match="could not fetch the jars of kafka"):
             artifacts.fetch("kafka")
-        assert list(sstable_artifacts.cache().iterdir()) == []
+        assert list(java.cache().iterdir()) == []
         self.stand_in(elsewhere, "mvn", begin)
         artifacts.fetch("kafka")
         assert [jar.name for jar in artifacts.jars("kafka").iterdir()] == ["a.jar"]
@@ -381,8 +381,8 @@ class TestArtifacts:
             artifacts.fetch("kafka")
         with pytest.raises(ServerError, match=r"redis-server is not on the PATH: install it"):
             artifacts.install_redis()
-        monkeypatch.setattr(sstable_artifacts, "JVMS", tmp_path)
-        sstable_artifacts.java.cache_clear()
+        monkeypatch.setattr(java, "JVMS", tmp_path)
+        java.program.cache_clear()
         with pytest.raises(ServerError, match=r"need Java 17 to 23 \(none found\): install one"):
             artifacts.java()
         self.stand_in(elsewhere, "java", """echo 'openjdk version "11.0.2" 2019-01-15' >&2""")
@@ -390,7 +390,7 @@ class TestArtifacts:
             artifacts.java()
         self.stand_in(elsewhere, "java", """echo 'openjdk version "21" 2023-09-19' >&2""")
         assert artifacts.java() == str(elsewhere / "java")
-        sstable_artifacts.java.cache_clear()
+        java.program.cache_clear()
 
 
 def test_free_port_is_not_one_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from group_scores.runners.flink import job_server
+from group_scores.stores import java as product
 from group_scores.stores.errors import GroupScoresError
 from group_scores.stores.sstable import artifacts
 from tests.servers.process import ServerError
@@ -41,7 +42,7 @@ if command -v systemctl > /dev/null; then systemctl disable redis-server || true
 
 def jars(server: str) -> Path:
     """Return the folder of the jars. Raises ServerError when they were not fetched."""
-    folder = artifacts.jar_folder(POMS[server])
+    folder = product.jar_folder(POMS[server])
     if not folder.is_dir():
         raise ServerError(f"the {server} jars are not in {folder.parent}: run `make servers`")
     return folder
@@ -50,19 +51,19 @@ def jars(server: str) -> Path:
 def java() -> str:
     """Return a Java that can run all the servers. Raises ServerError when there is none."""
     try:
-        return str(artifacts.java())
+        return str(product.program())
     except GroupScoresError as error:
         raise ServerError(str(error)) from None
 
 
 def fetch(server: str) -> None:
     """Copy the jars of `server` from Maven into the cache, once; whole or not at all."""
-    target = artifacts.jar_folder(POMS[server])
+    target = product.jar_folder(POMS[server])
     if target.is_dir():
         return
     print(f"Fetching {server} into {target} (some {_MB.get(server, 60)} MB, once)", flush=True)
     try:
-        artifacts.jars(POMS[server])
+        product.jars(POMS[server])
     except GroupScoresError as error:
         raise ServerError(str(error)) from None
 

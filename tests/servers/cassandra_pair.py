@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+from group_scores.stores import java
 from group_scores.stores.sstable import artifacts
 from tests.servers.cassandra_server import CassandraServer
 from tests.servers.process import ServerError
@@ -114,9 +115,9 @@ class Nodes:
     def _start_control(self) -> subprocess.Popen[str]:
         """Start the program; it ends with its standard input."""
         ports = [str(node.jmx_port) for node in self.nodes]
-        java = [str(artifacts.java()), *artifacts.MODULES, "-Xmx128m", "-XX:+UseSerialGC"]
+        words = [str(java.program()), *artifacts.MODULES, "-Xmx128m", "-XX:+UseSerialGC"]
         return subprocess.Popen(
-            [*java, "-cp", artifacts.classpath(CONTROL), CONTROL.stem, *ports],
+            [*words, "-cp", artifacts.classpath(CONTROL), CONTROL.stem, *ports],
             cwd=self.nodes[0].folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

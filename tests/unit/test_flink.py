@@ -18,8 +18,7 @@ from group_scores.runners import launch
 from group_scores.runners.beam_options import pipeline_options, runner_of
 from group_scores.runners.flink import job_server, options
 from group_scores.runners.flink.keys import default_max_parallelism, spread, worker_of
-from group_scores.stores import AddressError
-from group_scores.stores.sstable import artifacts
+from group_scores.stores import AddressError, java
 
 LOCAL = ("--runner", "FlinkRunner", "--flink_master", "[local]")
 
@@ -27,7 +26,7 @@ LOCAL = ("--runner", "FlinkRunner", "--flink_master", "[local]")
 @pytest.fixture(autouse=True)
 def jar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "job_server_jar", lambda: Path("/cache/job-server.jar"))
-    monkeypatch.setattr(artifacts, "java", lambda: Path("/java/bin/java"))
+    monkeypatch.setattr(java, "program", lambda: Path("/java/bin/java"))
 
 
 def made(*words: str, streams: bool = True) -> PipelineOptions:
@@ -105,8 +104,8 @@ def test_the_job_server_is_a_jar_that_names_the_others(
     lib.mkdir()
     for name in names:
         (lib / name).touch()
-    monkeypatch.setattr(artifacts, "jars", lambda _: lib)
-    monkeypatch.setattr(artifacts, "cache", lambda: tmp_path)
+    monkeypatch.setattr(java, "jars", lambda _: lib)
+    monkeypatch.setattr(java, "cache", lambda: tmp_path)
     path = job_server.job_server_jar()
     assert job_server.job_server_jar() == path
     with zipfile.ZipFile(path) as jar:

@@ -16,8 +16,8 @@ import pytest
 
 from group_scores.pipelines.batch_sources import SnapshotSource
 from group_scores.pipelines.sources import parse_source
+from group_scores.stores import java
 from group_scores.stores.errors import AddressError, GroupScoresError
-from group_scores.stores.sstable import artifacts
 from group_scores.stores.sstable.jvm import FileFacts, frames
 from group_scores.stores.sstable.reader import split_ring
 from group_scores.stores.sstable.snapshot import (
@@ -222,12 +222,12 @@ class TestWithoutWhatItNeeds:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.delenv("JAVA_HOME", raising=False)
         monkeypatch.delenv("CASSANDRA_LIB", raising=False)
-        monkeypatch.setattr(artifacts, "JVMS", tmp_path / "none")
+        monkeypatch.setattr(java, "JVMS", tmp_path / "none")
         (tmp_path / "bin").mkdir()
-        artifacts.java.cache_clear()
+        java.program.cache_clear()
         folder(tmp_path / "node")
         yield ["--source", f"snapshot:{tmp_path / 'node'}?rf=1&nodes=1"]
-        artifacts.java.cache_clear()
+        java.program.cache_clear()
 
     def stand_in(self, name: str, script: str) -> None:
         path = Path("bin", name)
