@@ -11,13 +11,10 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from group_scores.pipelines.sources import Gives
+from group_scores.pipelines.sources import Gives, Plain
 from group_scores.stores import AddressError, Selection, Store
 from group_scores.stores.cassandra.address import CassandraSourceAddress
-from group_scores.stores.cassandra.scan_attempts import (
-    AttemptsReader,
-    attempts_source,
-)
+from group_scores.stores.cassandra.scan_attempts import AttemptsReader, attempts_source
 from group_scores.stores.sstable.snapshot import SnapshotAddress
 from group_scores.stores.sstable.verify import require_replicas
 from group_scores.transforms.cassandra import ReadAttempts
@@ -27,23 +24,13 @@ from group_scores.transforms.retry import Retry
 from group_scores.transforms.snapshot import ReadSnapshot, SnapshotPreparation
 
 
-class _Attempts:
+class _Attempts(Plain):
     """What the sources of attempts have in common."""
 
     @property
     def gives(self) -> Gives:
         """See `Source`."""
         return "attempts"
-
-    @property
-    def streams(self) -> bool:
-        """See `Source`."""
-        return False
-
-    @property
-    def endless(self) -> bool:
-        """See `Source`."""
-        return False
 
     @property
     def dead_letter(self) -> str:
@@ -146,11 +133,6 @@ class SnapshotSource(_Attempts):
     def selection(self) -> Selection:
         """See `Source`: all of it."""
         return Selection()
-
-    @property
-    def rows_s(self) -> float | None:
-        """See `Source`."""
-        return None
 
     def read(self, retry_s: float, progress: Progress) -> beam.PTransform:
         """See `Source`; there is no server to wait for."""

@@ -86,13 +86,8 @@ class Source(Protocol):
         """Raise AddressError where what it gives would be taken for newer than it is there."""
 
 
-class _Events:
-    """What the sources of events have in common."""
-
-    @property
-    def gives(self) -> Gives:
-        """See `Source`."""
-        return "events"
+class Plain:
+    """What most sources are: read to their end as fast as it goes, and told nothing afterwards."""
 
     @property
     def streams(self) -> bool:
@@ -105,6 +100,20 @@ class _Events:
         return False
 
     @property
+    def rows_s(self) -> float | None:
+        """See `Source`."""
+        return None
+
+
+class _Events(Plain):
+    """What the sources of events have in common."""
+
+    @property
+    def gives(self) -> Gives:
+        """See `Source`."""
+        return "events"
+
+    @property
     def taken_us(self) -> int | None:
         """See `Source`."""
         return None
@@ -113,11 +122,6 @@ class _Events:
     def selection(self) -> Selection:
         """See `Source`."""
         return Selection()
-
-    @property
-    def rows_s(self) -> float | None:
-        """See `Source`."""
-        return None
 
     def check_store(self, store: Store) -> None:
         """See `Source`: each event has a time of its own."""

@@ -6,13 +6,14 @@ Every call here can be repeated: what is written has the time of the attempts it
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from group_scores.scores import ActivityAgg, ActivityKey, AggregateRow, activity_agg
 from group_scores.scores.attempt import MAX_TRIES, try_digits
 from group_scores.scores.drift import Difference, RowDrift, row_drift
 from group_scores.stores import Pruning, Store, StoreFault, StoreRefusedError
+from group_scores.transforms.elements import ActivityUpdate
 from group_scores.transforms.fetch_best_score import best_scores_of
 from group_scores.transforms.retry import Retry
 from group_scores.transforms.write_attempt import read_attempts
@@ -32,6 +33,12 @@ def read_rows(
             raise row  # a read that is refused for good is a fault of ours
         found[key] = row
     return found
+
+
+def newest(updates: Iterable[ActivityUpdate]) -> dict[ActivityKey, ActivityAgg]:
+    """Return one update a row, of several the one whose attempts were read last."""
+    in_order = sorted(updates, key=lambda update: update.agg.t_us)
+    return {update.agg.key: update.agg for update in in_order}
 
 
 def find_drift(

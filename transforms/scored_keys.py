@@ -10,7 +10,6 @@ from typing import Any
 import apache_beam as beam
 
 from group_scores.scores import METRICS, ActivityKey
-from group_scores.scores.keys import ACTIVITY_TYPE
 from group_scores.stores import Selection, ServiceUnavailableError, Store, StoreConfig
 from group_scores.transforms.elements import encode_key
 from group_scores.transforms.progress import Progress
@@ -101,21 +100,15 @@ class ScoredKeys(beam.PTransform):
 
     def _read(self, cluster: Any) -> beam.PTransform:
         # Imported here: an embedded run should not pay for loading the driver.
+        from group_scores.stores.cassandra.scan import aggregate_filter
         from group_scores.stores.cassandra.schema import AGGREGATES
         from group_scores.transforms.cassandra import ReadFromCassandra
 
-        chosen = self.selection
-        where = {
-            "activity_type": ACTIVITY_TYPE,  # the table holds other activities too
-            "activity_id": chosen.course_id,
-            "user_id": chosen.user_id,
-            "context_id": None if chosen.batch_id is None else f"cb:{chosen.batch_id}",
-        }
         return ReadFromCassandra(
             cluster,
             AGGREGATES,
             columns_of(self.retry.call(lambda: shared_store(self.store))),
-            {name: value for name, value in where.items() if value is not None},
+            aggregate_filter(self.selection),
             self.retry,
             self.rows_s,
             progress=self.progress,

@@ -10,12 +10,12 @@ import apache_beam as beam
 import msgspec
 from apache_beam.metrics import Metrics
 
-from group_scores.scores import METRICS, ActivityAgg, ActivityKey
+from group_scores.scores import METRICS
 from group_scores.scores.drift import Difference, RowDrift
 from group_scores.stores import Store, StoreConfig
 from group_scores.transforms.batching import NAMESPACE, SCANNED, BatchingDoFn, BatchSize
 from group_scores.transforms.elements import ActivityUpdate
-from group_scores.transforms.repair_agg import find_drift, is_mended, mend, to_mend
+from group_scores.transforms.repair_agg import find_drift, is_mended, mend, newest, to_mend
 from group_scores.transforms.resources import shared_store
 from group_scores.transforms.retry import Retry
 from group_scores.transforms.sinks import shared_sink
@@ -55,10 +55,7 @@ def verify_rows(
     A learner who comes twice is compared once, with what was read last. `digits` are those of
     `write_drift`.
     """
-    newest: dict[ActivityKey, ActivityAgg] = {}
-    for update in sorted(updates, key=lambda update: update.agg.t_us):
-        newest[update.agg.key] = update.agg
-    expected = list(newest.values())
+    expected = list(newest(updates).values())
     found = [
         (drift, agg)
         for drift, agg in zip(find_drift(store, expected, metrics, retry), expected, strict=True)

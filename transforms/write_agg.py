@@ -23,7 +23,7 @@ from group_scores.transforms.batching import (
 from group_scores.transforms.elements import ActivityUpdate, ProcessedActivity, Refusal
 from group_scores.transforms.fetch_best_score import best_scores_of
 from group_scores.transforms.merge_agg import merge_agg
-from group_scores.transforms.repair_agg import find_drift, mend
+from group_scores.transforms.repair_agg import find_drift, mend, newest
 from group_scores.transforms.resources import shared_store
 from group_scores.transforms.retry import Retry
 from group_scores.transforms.write_attempt import read_attempts
@@ -99,8 +99,7 @@ def write_changed(
     keys without an attempt (`verify --prune` takes those out). `digits` are those of `write_drift`.
     Raises StoreTransientError when the store stays away for longer than `retry` allows.
     """
-    in_order = sorted(updates, key=lambda update: update.agg.t_us)
-    expected = {update.agg.key: update.agg for update in in_order}
+    expected = newest(updates)
     drifts = find_drift(store, list(expected.values()), metrics, retry)
     changed = [drift for drift in drifts if drift.update is not None]
     found_with = [expected[drift.key] for drift in changed]

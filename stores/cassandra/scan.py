@@ -44,7 +44,7 @@ def scan(
         name, columns, where = schema.attempts, _ATTEMPT_COLUMNS, _attempt_filter(selection)
     else:
         name, columns = schema.aggregates, _AGGREGATE_KEY + schema.aggregate_values
-        where = _aggregate_filter(selection)
+        where = aggregate_filter(selection)
     query = f"SELECT {', '.join(columns)} FROM {name}"
     if where:
         query += " WHERE " + " AND ".join(f"{c} = ?" for c in where) + " ALLOW FILTERING"
@@ -60,7 +60,8 @@ def _attempt_filter(selection: Selection) -> dict[str, str]:
     )
 
 
-def _aggregate_filter(selection: Selection) -> dict[str, str]:
+def aggregate_filter(selection: Selection) -> dict[str, str]:
+    """Return what the columns of the selected aggregate rows equal."""
     return _given(
         activity_type=ACTIVITY_TYPE,  # the table holds other activities too
         activity_id=selection.course_id,

@@ -81,11 +81,12 @@ class Statements:
         )
         columns = ["user_id", *schema.aggregate_values]
         times = [f"WRITETIME({name})" for name in schema.aggregate_values]
+        without = _both(session, schema, columns, key)
         try:
-            self._row, self._rows = _both(session, schema, [*columns, *times], key)
+            with_times = _both(session, schema, [*columns, *times], key)
         except InvalidRequest:  # before 5.0 Cassandra tells no times of what is in a collection
-            self._row, self._rows = _both(session, schema, columns, key)
-        self._values, self._many_values = _both(session, schema, columns, key)
+            with_times = without
+        self._rows = {True: with_times, False: without}
 
     # Reads
 
@@ -108,22 +109,11 @@ class Statements:
         course, user, context = _aggregate_key(key)
         return Lookup(item, codec.routing_key([_TYPE, course, user]), (course, context), user)
 
-    def read_aggregates(self, lookups: Sequence[Lookup]) -> Bound:
-        """Return the read of the rows of all these learners."""
+    def read_aggregates(self, lookups: Sequence[Lookup], *, times: bool) -> Bound:
+        """Return the read of the rows of all these learners, with the times of what is in them."""
+        one, many = self._rows[times]
         return _lookup(
-            self._row,
-            self._rows,
-            lookups,
-            lambda course, user, context: [_TYPE, course, user, context],
-        )
-
-    def read_values(self, lookups: Sequence[Lookup]) -> Bound:
-        """Return the same read without the times."""
-        return _lookup(
-            self._values,
-            self._many_values,
-            lookups,
-            lambda course, user, context: [_TYPE, course, user, context],
+            one, many, lookups, lambda course, user, context: [_TYPE, course, user, context]
         )
 
     # Writes

@@ -83,7 +83,7 @@ class CassandraStore:
         """Find out now whether the consistency can be met and the user may read."""
         for lookup, read in (
             (self._statements.attempts_lookup, self._read_for_writing),
-            (self._statements.aggregate_lookup, self._statements.read_aggregates),
+            (self._statements.aggregate_lookup, self._read_row),
         ):
             self._session.execute(read([lookup(0, _NOBODY)]))
 
@@ -142,9 +142,12 @@ class CassandraStore:
         return self._look_up(
             keys,
             self._statements.aggregate_lookup,
-            self._statements.read_aggregates,
+            self._read_row,
             self._aggregate_row,
         )
+
+    def _read_row(self, lookups: Sequence[Lookup]) -> Bound:
+        return self._statements.read_aggregates(lookups, times=True)
 
     def _aggregate_row(self, rows: Sequence[tuple[Any, ...]]) -> AggregateRow:
         if not rows:
@@ -163,7 +166,7 @@ class CassandraStore:
         rows = self._look_up(
             [update.key for update in updates],
             self._statements.aggregate_lookup,
-            self._statements.read_values,
+            lambda lookups: self._statements.read_aggregates(lookups, times=False),
             lambda rows: dict(zip(columns, rows[0][1:], strict=True)) if rows else {},
             sender,
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from group_scores.stores.cassandra.ranges import WHOLE_RING, cut
 from group_scores.stores.errors import GroupScoresError
 from group_scores.stores.sstable.jvm import FileFacts, Row, SnapshotJvm
 from group_scores.stores.sstable.snapshot import LocalSnapshot, link
@@ -108,7 +108,4 @@ class SnapshotReader:
 
 def split_ring(parts: int) -> list[TokenRange]:
     """Cut the ring into ranges (start, end]: tokens are hashes, so equal ones hold as much."""
-    parts = max(1, min(parts, _MOST_RANGES))
-    low, high = -(2**63), 2**63 - 1
-    cuts = [low + (high - low) * n // parts for n in range(parts)] + [high]
-    return list(itertools.pairwise(cuts))
+    return [(one.start, one.end) for one in cut(WHOLE_RING, min(parts, _MOST_RANGES))]

@@ -169,19 +169,24 @@ class _Ranges(RestrictionProvider):
         return OffsetRangeCoder()
 
 
-class _Watermarks(WatermarkEstimatorProvider):
-    def initial_estimator_state(self, _: PartitionRange, __: OffsetRange) -> Timestamp:
+class Watermarks(WatermarkEstimatorProvider):
+    """Begins before all times, and stays there until it is moved."""
+
+    def initial_estimator_state(self, _: object, __: object) -> Timestamp:
+        """Return the least time."""
         return MIN_TIMESTAMP
 
     def create_watermark_estimator(self, state: Timestamp) -> ManualWatermarkEstimator:
+        """Return an estimator that goes on from there."""
         return ManualWatermarkEstimator(state)
 
     def estimator_state_coder(self) -> beam.coders.Coder:
+        """Return the coder."""
         return beam.coders.TimestampCoder()
 
 
 _TRACKER = beam.DoFn.RestrictionParam(_Ranges())
-_ESTIMATOR = beam.DoFn.WatermarkEstimatorParam(_Watermarks())
+_ESTIMATOR = beam.DoFn.WatermarkEstimatorParam(Watermarks())
 
 
 class _Progress:
@@ -219,6 +224,17 @@ class _Progress:
         )
 
 
+class ReadMetrics:
+    """What a read of a topic counts."""
+
+    def __init__(self) -> None:
+        self.records = Metrics.counter(NAMESPACE, "kafka_records")
+        self.bytes = Metrics.counter(NAMESPACE, "kafka_bytes")
+        self.lost = Metrics.counter(NAMESPACE, "kafka_offsets_lost")
+        self.failures = Metrics.counter(NAMESPACE, "kafka_commit_failures")
+        self.lag = Metrics.gauge(NAMESPACE, "kafka_lag")
+
+
 class _ReadFn(beam.DoFn):
     """Read a range of offsets of one partition, a turn at a time."""
 
@@ -226,11 +242,7 @@ class _ReadFn(beam.DoFn):
         self._address = address
         self._turn = turn
         self._retry_s = retry_s
-        self._records = Metrics.counter(NAMESPACE, "kafka_records")
-        self._bytes = Metrics.counter(NAMESPACE, "kafka_bytes")
-        self._lost = Metrics.counter(NAMESPACE, "kafka_offsets_lost")
-        self._failures = Metrics.counter(NAMESPACE, "kafka_commit_failures")
-        self._lag = Metrics.gauge(NAMESPACE, "kafka_lag")
+        self._metrics = ReadMetrics()
 
     def process(
         self,
@@ -246,12 +258,12 @@ class _ReadFn(beam.DoFn):
         progress = _Progress(start, self._turn)
         committer = shared(Committer, self._address)
         generation = committer.generation(partition)
-        self._failures.inc(committer.take_failures())
+        self._metrics.failures.inc(committer.take_failures())
         pool = shared(ReaderPool, self._address)
         with pool.lease(partition, start, stop, self._retry_s) as reader:
             yield from self._read(reader, partition, stop, tracker, progress)
             jumps = reader.take_jumps()
-            self._lag.set(pool.note_lag(reader.lag()))
+            self._metrics.lag.set(pool.note_lag(reader.lag()))
         if progress.time_ms > _FIRST_MS:
             _advance(estimator, progress.time_ms)
         if progress.position >= stop:
@@ -286,8 +298,8 @@ class _ReadFn(beam.DoFn):
     def _count(self, records: list[KafkaRecord], progress: _Progress) -> None:
         size = sum(len(record.value) for record in records)
         progress.count(len(records), size)
-        self._records.inc(len(records))
-        self._bytes.inc(size)
+        self._metrics.records.inc(len(records))
+        self._metrics.bytes.inc(size)
 
     def _when_safe(
         self,
@@ -300,9 +312,9 @@ class _ReadFn(beam.DoFn):
         """Count what was lost, and return what is to be done when the bundle is finalized."""
         for jump in jumps:
             if jump.reason == "deleted":
-                self._lost.inc(min(jump.resumed, stop) - jump.expected)
+                self._metrics.lost.inc(min(jump.resumed, stop) - jump.expected)
             else:
-                self._lost.inc(stop - jump.expected)
+                self._metrics.lost.inc(stop - jump.expected)
                 return partial(_rewind, self._address, partition, jump.resumed)
         offset = min(progress.position, stop)
         return partial(_commit, self._address, partition, offset, generation)

@@ -7,7 +7,6 @@ for months must not. Here the offsets are keyed state: a few bytes a partition, 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,26 +15,21 @@ from typing import Any
 import apache_beam as beam
 import msgspec
 from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
-from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
-from apache_beam.metrics import Metrics
-from apache_beam.transforms.core import RestrictionProvider, WatermarkEstimatorProvider
+from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils import windowed_value
-from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
+from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from group_scores.scores.record import SourceRecord
-from group_scores.transforms.batching import NAMESPACE
 from group_scores.transforms.kafka.address import KafkaAddress
 from group_scores.transforms.kafka.group import Committer
-from group_scores.transforms.kafka.read import WINDOWS, event_time_ms
+from group_scores.transforms.kafka.read import WINDOWS, ReadMetrics, Watermarks, event_time_ms
 from group_scores.transforms.kafka.reader import KafkaReader, OffsetJump
 from group_scores.transforms.kafka.share import Shares
 from group_scores.transforms.kafka.topic import RETRY_S
 from group_scores.transforms.resources import shared
-
-log = logging.getLogger(__name__)
 
 _HOLD = Duration(seconds=30 * 86_400)
 _POLL_MS = 150
@@ -122,19 +116,8 @@ class _Forever(RestrictionProvider):
         return beam.coders.BooleanCoder()
 
 
-class _Held(WatermarkEstimatorProvider):
-    def initial_estimator_state(self, _: bytes, __: bool) -> Timestamp:
-        return MIN_TIMESTAMP
-
-    def create_watermark_estimator(self, state: Timestamp) -> ManualWatermarkEstimator:
-        return ManualWatermarkEstimator(state)
-
-    def estimator_state_coder(self) -> beam.coders.Coder:
-        return beam.coders.TimestampCoder()
-
-
 _TRACKER = beam.DoFn.RestrictionParam(_Forever())
-_ESTIMATOR = beam.DoFn.WatermarkEstimatorParam(_Held())
+_ESTIMATOR = beam.DoFn.WatermarkEstimatorParam(Watermarks())  # held at the least time
 
 
 class _ReadersFn(beam.DoFn):
@@ -178,11 +161,7 @@ class _StreamFn(beam.DoFn):
         self._readers = readers
         self._call = call
         self._retry_s = retry_s
-        self._records = Metrics.counter(NAMESPACE, "kafka_records")
-        self._bytes = Metrics.counter(NAMESPACE, "kafka_bytes")
-        self._lost = Metrics.counter(NAMESPACE, "kafka_offsets_lost")
-        self._failures = Metrics.counter(NAMESPACE, "kafka_commit_failures")
-        self._lag = Metrics.gauge(NAMESPACE, "kafka_lag")
+        self._metrics = ReadMetrics()
         self._unsafe: dict[int, tuple[int, int]] = {}
         self._committed_s = 0.0
 
@@ -195,7 +174,7 @@ class _StreamFn(beam.DoFn):
             committer = shared(Committer, self._address)
             for partition, (offset, generation) in self._unsafe.items():
                 committer.commit(partition, offset, generation)
-            self._failures.inc(committer.take_failures())
+            self._metrics.failures.inc(committer.take_failures())
             self._unsafe.clear()
             self._committed_s = time.monotonic()
 
@@ -219,8 +198,8 @@ class _StreamFn(beam.DoFn):
         share = shared(Shares, self._address).of(known.reader, self._readers, self._retry_s)
         with share.reading(known.offsets) as (reader, offsets):
             yield from self._records_of(reader, offsets)
-            self._lost.inc(sum(map(self._gone, reader.take_jumps())))
-            self._lag.set(sum(reader.lag().values()))
+            self._metrics.lost.inc(sum(map(self._gone, reader.take_jumps())))
+            self._metrics.lag.set(sum(reader.lag().values()))
         state.write(msgspec.msgpack.encode(_State(known.reader, offsets)))
         again.set(Timestamp.now() + (0 if offsets else _WITHOUT_S))
 
@@ -242,8 +221,8 @@ class _StreamFn(beam.DoFn):
             count += len(records)
             if not records or time.monotonic() >= ends_s:
                 break
-        self._records.inc(count)
-        self._bytes.inc(size)
+        self._metrics.records.inc(count)
+        self._metrics.bytes.inc(size)
         committer = shared(Committer, self._address)
         for partition in offsets:
             position = reader.position(partition)
