@@ -8,7 +8,7 @@ import io
 import logging
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -113,6 +113,24 @@ def runner_of(options: PipelineOptions) -> PipelineRunner | None:
         words.append(DEBUG)
     environment = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(words)}")
     return FnApiRunner(default_environment=environment)
+
+
+def runner_checks(options: PipelineOptions) -> dict[str, Callable[[], object]]:
+    """Return what is to be looked at of the runner before a run, by what it is."""
+    if options.view_as(StandardOptions).runner != FLINK_RUNNER:
+        return {}
+    from group_scores.runners.flink.runner import checks
+
+    return checks(options)
+
+
+def runner_described(options: PipelineOptions) -> str | None:
+    """Say in a line where a run goes that leaves this machine; None where it stays."""
+    if options.view_as(StandardOptions).runner != FLINK_RUNNER:
+        return None
+    from group_scores.runners.flink.runner import cluster_of, described
+
+    return described(options) if cluster_of(options) else None
 
 
 @contextlib.contextmanager

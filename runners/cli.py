@@ -169,6 +169,7 @@ def _run(
     """Run the pipeline; return its counts and the address of the dead letter."""
     from group_scores.runners import launch
     from group_scores.runners.beam_options import pipeline_options as beam_options
+    from group_scores.runners.beam_options import runner_checks, runner_described
     from group_scores.transforms.sinks import same_place
 
     source = open_source(text, allow_partial=allow_partial)
@@ -183,7 +184,9 @@ def _run(
     if not into_itself:
         _check_sinks(job, source)
     try:
-        total = launch.check(job)
+        total = launch.check(job, also=runner_checks(beam))
+        if where := runner_described(beam):
+            screen.tell(where)
         counts = launch.run(
             job, beam, lambda seen: screen.progress(source.gives, total, seen.read, seen.ranges)
         )
@@ -343,6 +346,25 @@ def simulate(to: str, rate: float | None, **fractions: Any) -> None:
             send(key, event)
             sent += 1
     screen.tell(f"{screen.count(sent, 'event')} in {to if to != '-' else 'standard output'}")
+
+
+@command(name="worker-pool")
+@click.option(
+    "--listen",
+    default="127.0.0.1:50000",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where task managers ask for workers; --environment_config names it to a run.",
+)
+def worker_pool(listen: str) -> None:
+    """Start Python workers for the Flink task managers of this machine.
+
+    One pool beside each task manager, in its pod or on its host. The workers read passwords from
+    the pool's environment.
+    """
+    from group_scores.runners.flink.worker_pool import serve
+
+    serve(listen)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -64,14 +64,17 @@ def _unseen(_: Progress) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def check(job: Job, timeout_s: float = CHECK_S) -> int | None:
+def check(
+    job: Job, timeout_s: float = CHECK_S, also: Mapping[str, Callable[[], object]] | None = None
+) -> int | None:
     """Probe every server and file at once; return how many events there are, if that is known.
 
-    Raises AddressError or ServiceUnavailableError, one line, within `timeout_s`. A wrong address
+    `also` is what the runner wants to be looked at. Raises AddressError or ServiceUnavailableError, one line, within `timeout_s`. A wrong address
     is told before a server that does not answer.
     """
     each_s = timeout_s - _MARGIN_S
     checks: Checks = {
+        **(also or {}),
         "--source": lambda: job.source.check(each_s),
         f"--store {job.store.address}": lambda: shared_store(job.store),
         f"--dead-letter {job.dead_letter}": lambda: check_sink(job.dead_letter, each_s),

@@ -13,7 +13,15 @@ from group_scores.stores import java
 
 POM = Path(__file__).with_name("job-server.pom.xml")
 MAIN_CLASS = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+_FLINKS_OWN = ("flink-", "slf4j-")
 _LINE_BYTES = 72  # of a manifest, its line end not counted
+
+
+def cluster_jars() -> list[Path]:
+    """Return the jars that a cluster needs beside Flink's own; fetched as the job server is."""
+    return [
+        jar for jar in sorted(java.jars(POM).glob("*.jar")) if not jar.name.startswith(_FLINKS_OWN)
+    ]
 
 
 def job_server_jar() -> Path:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from group_scores.runners.flink.cluster import Cluster
 from group_scores.runners.flink.job_server import job_server_jar
 from group_scores.stores import java
 from group_scores.stores.errors import AddressError
 
 EMBEDDED = ("[local]", "[auto]")
 """Masters that are a Flink inside the job server, on this machine."""
+
+POOL = "localhost:50000"
+"""Where a task manager asks for Python workers: the worker pool in its pod, or on its host."""
+
+JOB_NAME = "group-scores"
 
 _STREAMING: Mapping[str, str | None] = {
     "--streaming": None,
@@ -28,16 +34,15 @@ def with_defaults(arguments: Sequence[str], *, streams: bool, endless: bool) -> 
     `streams` says that the source has no end, or commits what was read: Flink's batch mode does not
     tell when it is safe to. `endless` is the first of the two.
 
-    Raises AddressError for a master that is missing or another, GroupScoresError where the job
-    server cannot be had.
+    Raises AddressError for a master that is missing or no address, ServiceUnavailableError for one
+    that does not answer, GroupScoresError where the job server cannot be had.
     """
     given = options_of(arguments)
     master = given.get("--flink_master")
-    if master not in EMBEDDED:
-        given_as = "without --flink_master" if master is None else f"on --flink_master {master}"
+    if master is None:
         raise AddressError(
-            f"--runner FlinkRunner {given_as}: clusters are not built yet; "
-            "name [local], a Flink on this machine"
+            "--runner FlinkRunner without --flink_master: give HOST:PORT of a cluster's REST "
+            "interface, or [local], a Flink on this machine"
         )
     wanted: dict[str, str | None] = {"--parallelism": "1"}
     if streams:
@@ -45,11 +50,27 @@ def with_defaults(arguments: Sequence[str], *, streams: bool, endless: bool) -> 
         if not endless:
             # With checkpoints Flink keeps sources alive that are done, and so the job.
             wanted["--shutdown_sources_after_idle_ms"] = "0"
+    if master not in EMBEDDED:
+        wanted |= _of_cluster(Cluster.parse(master), given, endless=endless)
     if "--flink_job_server_jar" not in given:
         wanted["--flink_job_server_jar"] = str(job_server_jar())
         wanted["--job_server_java_launcher"] = str(java.program())
     missing = [(name, value) for name, value in wanted.items() if name not in given]
     return [*arguments, *(name if value is None else f"{name}={value}" for name, value in missing)]
+
+
+def _of_cluster(
+    cluster: Cluster, given: Mapping[str, str | None], *, endless: bool
+) -> dict[str, str | None]:
+    kind = given.get("--environment_type") or "EXTERNAL"
+    wanted: dict[str, str | None] = {"--environment_type": kind}
+    if kind == "EXTERNAL":
+        wanted["--environment_config"] = POOL
+    if endless:
+        wanted["--job_name"] = JOB_NAME  # by which a second one is told from the first
+    # A process for each slot: two slots in one process would share one core.
+    wanted["--sdk_worker_parallelism"] = str(cluster.slots_a_task_manager())
+    return wanted
 
 
 def options_of(arguments: Sequence[str]) -> dict[str, str | None]:

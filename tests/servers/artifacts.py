@@ -7,10 +7,14 @@ the machine. `fetch` fills it; the servers only look it up.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,9 +27,14 @@ from tests.servers.process import ServerError
 POMS = {
     "cassandra": artifacts.POM,
     "kafka": Path(__file__).with_name("kafka.pom.xml"),
-    "flink": job_server.POM,
+    "beam on flink": job_server.POM,
 }
-_MB = {"flink": 160}
+_MB = {"beam on flink": 160}
+FLINK = Path(__file__).with_name("flink-requirements.txt")
+_FLINK_PARTS = re.compile(
+    r"[^/]+/deps/(?:lib/((?:flink-dist|log4j)[^/]*\.jar)"
+    r"|plugins/metrics-prometheus/([^/]+\.jar))"
+)
 INSTALL_REDIS = """
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
@@ -46,6 +55,52 @@ def jars(server: str) -> Path:
     if not folder.is_dir():
         raise ServerError(f"the {server} jars are not in {folder.parent}: run `make servers`")
     return folder
+
+
+def beam_jars() -> list[Path]:
+    """Return Beam's jars and what they need, without Flink's."""
+    jars("beam on flink")  # or it is said how to fetch them
+    return job_server.cluster_jars()
+
+
+def flink() -> Path:
+    """Return the folder of Flink's distribution. Raises ServerError when it was not fetched."""
+    folder = _flink_folder()
+    if not folder.is_dir():
+        raise ServerError(f"Flink is not in {folder.parent}: run `make servers`")
+    return folder
+
+
+def fetch_flink() -> None:
+    """Take out of Flink's package what a cluster needs, once: no tables, no examples."""
+    target = _flink_folder()
+    if target.is_dir():
+        return
+    print(f"Fetching Flink into {target} (some 230 MB, once)", flush=True)
+    product.whole(target, _unpack_flink)
+
+
+def _flink_folder() -> Path:
+    digest = hashlib.sha256(FLINK.read_bytes()).hexdigest()[:12]
+    return product.cache() / f"flink-{digest}"
+
+
+def _unpack_flink(target: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+        _run(
+            [sys.executable, "-m", "pip", "download", *options, "-d", folder]
+            + ["--require-hashes", "-r", str(FLINK)],
+            "Flink could not be downloaded",
+        )
+        (target / "lib").mkdir(parents=True)
+        (packed,) = Path(folder).glob("*.tar.gz")
+        with tarfile.open(packed) as archive:
+            for member in archive:
+                if match := _FLINK_PARTS.fullmatch(member.name):
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    (target / "lib" / (match[1] or match[2])).write_bytes(file.read())
 
 
 def java() -> str:
@@ -90,7 +145,8 @@ def main() -> int:
         java()
         fetch("cassandra")
         fetch("kafka")
-        fetch("flink")
+        fetch("beam on flink")
+        fetch_flink()
         install_redis()
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
