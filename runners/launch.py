@@ -23,8 +23,8 @@ from group_scores.runners.beam_options import quiet_threads, runner_of
 from group_scores.runners.flink.keys import spread
 from group_scores.scores.drift import Kind
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
-from group_scores.transforms.batching import NAMESPACE
 from group_scores.transforms.check_content import ContentIndex
+from group_scores.transforms.metrics import NAMESPACE
 from group_scores.transforms.progress import Progress, temporary_progress
 from group_scores.transforms.resources import close_shared, shared_store
 from group_scores.transforms.sinks import check_sink
@@ -69,8 +69,9 @@ def check(
 ) -> int | None:
     """Probe every server and file at once; return how many events there are, if that is known.
 
-    `also` is what the runner wants to be looked at. Raises AddressError or ServiceUnavailableError, one line, within `timeout_s`. A wrong address
-    is told before a server that does not answer.
+    `also` is what the runner wants to be looked at. Raises AddressError or
+    ServiceUnavailableError, one line, within `timeout_s`. A wrong address is told before a server
+    that does not answer.
     """
     each_s = timeout_s - _MARGIN_S
     checks: Checks = {

@@ -43,7 +43,7 @@ class _AwaitFn(BatchingDoFn[ScoredEvent]):
     """Events that wait do not hold up the others; the end of the bundle waits for the last."""
 
     def __init__(self, store: StoreConfig, await_s: float, retry: Retry, size: BatchSize) -> None:
-        super().__init__(size)
+        super().__init__(STAGE, size)
         self._store = store
         self._await_s = await_s
         self._retry = retry

@@ -16,8 +16,8 @@ from apache_beam.metrics import Metrics
 from apache_beam.utils.windowed_value import WindowedValue
 
 from group_scores.transforms.elements import Refusal
+from group_scores.transforms.metrics import NAMESPACE
 
-NAMESPACE = "group_scores"
 REFUSED = "refused"
 
 T = TypeVar("T")
@@ -47,12 +47,14 @@ class BatchingDoFn(beam.DoFn, Generic[T]):
     """Call `flush` with every full batch and with the rest at the end of the bundle.
 
     A subclass gives `flush` and, where its elements can be large, `size_of`. What `flush` yields
-    goes out with the time and window of the batch's last element.
+    goes out with the time and window of the batch's last element. `stage` is the name under which
+    batches and their elements are counted.
     """
 
-    def __init__(self, size: BatchSize) -> None:
+    def __init__(self, stage: str, size: BatchSize) -> None:
         self._size = size
-        self._sizes = Metrics.distribution(NAMESPACE, f"batch_{type(self).__name__.strip('_')}")
+        self._batches = Metrics.counter(NAMESPACE, f"batches_{stage}")
+        self._elements = Metrics.counter(NAMESPACE, f"batch_elements_{stage}")
         self._batch: list[T] = []
         self._bytes = 0
         self._last: WindowedValue | None = None
@@ -98,7 +100,8 @@ class BatchingDoFn(beam.DoFn, Generic[T]):
 
     def _drain(self) -> Iterator[Any]:
         batch, self._batch, self._bytes = self._batch, [], 0
-        self._sizes.update(len(batch))
+        self._batches.inc()
+        self._elements.inc(len(batch))
         return self._windowed(self.flush(batch))
 
     def _windowed(self, outputs: Iterable[Any]) -> Iterator[Any]:

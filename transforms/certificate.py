@@ -10,8 +10,9 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from group_scores.scores.certificate import certificate_event
-from group_scores.transforms.batching import NAMESPACE, BatchingDoFn, BatchSize
+from group_scores.transforms.batching import BatchingDoFn, BatchSize
 from group_scores.transforms.elements import ProcessedActivity
+from group_scores.transforms.metrics import NAMESPACE
 from group_scores.transforms.retry import Retry
 from group_scores.transforms.sinks import shared_sink
 
@@ -28,7 +29,7 @@ def certificate_requests(activity: ProcessedActivity, now_ms: int) -> list[bytes
 
 class _RequestFn(BatchingDoFn[ProcessedActivity]):
     def __init__(self, address: str, retry: Retry, size: BatchSize) -> None:
-        super().__init__(size)
+        super().__init__("Certificates", size)
         self._address = address
         self._retry = retry
         self._requests = Metrics.counter(NAMESPACE, "certificate_requests")

@@ -128,7 +128,7 @@ def check_contents(index: ContentIndex, events: Sequence[ParsedEvent]) -> set[tu
 
 class _CheckFn(BatchingDoFn[ParsedEvent]):
     def __init__(self, address: str, retry: Retry, size: BatchSize) -> None:
-        super().__init__(size)
+        super().__init__(STAGE, size)
         self._address = address
         self._retry = retry
 

@@ -9,8 +9,9 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from group_scores.scores.dead_letter import cut_dead_letter, dead_letter
-from group_scores.transforms.batching import NAMESPACE, BatchingDoFn, BatchSize
+from group_scores.transforms.batching import BatchingDoFn, BatchSize
 from group_scores.transforms.elements import Refusal
+from group_scores.transforms.metrics import NAMESPACE
 from group_scores.transforms.retry import Retry
 from group_scores.transforms.sinks import Sink, shared_sink
 
@@ -28,7 +29,7 @@ def write_dead_letters(sink: Sink, refusals: list[Refusal], retry: Retry) -> Non
 
 class _WriteFn(BatchingDoFn[Refusal]):
     def __init__(self, address: str, retry: Retry, size: BatchSize) -> None:
-        super().__init__(size)
+        super().__init__("DeadLetters", size)
         self._address = address
         self._retry = retry
         self._letters = Metrics.counter(NAMESPACE, "dead_letters")

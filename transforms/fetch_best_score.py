@@ -81,7 +81,7 @@ def best_scores_of(
 
 class _FetchFn(BatchingDoFn[AssessedEvent]):
     def __init__(self, store: StoreConfig, retry: Retry, size: BatchSize) -> None:
-        super().__init__(size)
+        super().__init__("FetchBestScore", size)
         self._store = store
         self._retry = retry
 

@@ -9,9 +9,10 @@ from apache_beam.metrics import Metrics
 
 from group_scores.scores import InvalidEventError, SourceRecord, parse_event
 from group_scores.scores.dead_letter import unwrap
-from group_scores.transforms.batching import NAMESPACE, Outcome, refuse, split
+from group_scores.transforms.batching import Outcome, refuse, split
 from group_scores.transforms.collector import settle
 from group_scores.transforms.elements import ParsedEvent, Refusal
+from group_scores.transforms.metrics import NAMESPACE
 from group_scores.transforms.progress import Progress
 
 STAGE = "ParseEvent"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,9 +20,11 @@ from tenacity import (
 )
 
 from group_scores.stores import ServiceUnavailableError, StoreFault, StoreTransientError
+from group_scores.transforms.metrics import CALL_BOUNDS_MS, NAMESPACE, Histogram
 
 _log = logging.getLogger(__name__)
-_retries = Metrics.counter("group_scores", "store_retries")
+_retries = Metrics.counter(NAMESPACE, "store_retries")
+_calls = Histogram("store_call_ms", "store_calls", CALL_BOUNDS_MS)
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -60,7 +63,7 @@ class Retry:
                 if not todo:
                     break
                 tries = attempt.retry_state.attempt_number - 1
-                outcome = call([items[index] for index in todo], tries)
+                outcome = _timed(call, [items[index] for index in todo], tries)
                 results.update(zip(todo, outcome, strict=True))
                 todo = [i for i in todo if isinstance(results[i], StoreTransientError)]
                 if todo:
@@ -82,6 +85,14 @@ class Retry:
         error = state.outcome.exception() if state.outcome else None
         log = _log.warning if state.attempt_number in (1, 10) else _log.debug
         log("waiting for up to %g s: %s", self.seconds, error)
+
+
+def _timed(call: Callable[[list[S], int], Sequence[T]], items: list[S], tries: int) -> Sequence[T]:
+    start_s = time.monotonic()
+    try:
+        return call(items, tries)
+    finally:
+        _calls.add([(time.monotonic() - start_s) * 1000])
 
 
 def _as_error(result: object) -> BaseException:

@@ -23,8 +23,8 @@ from group_scores.stores.sstable.jvm import FileFacts, Row
 from group_scores.stores.sstable.reader import SnapshotReader, TokenRange
 from group_scores.stores.sstable.snapshot import LocalSnapshot, SnapshotAddress, fetch, find
 from group_scores.stores.sstable.verify import require_replicas, verify
-from group_scores.transforms.batching import NAMESPACE
 from group_scores.transforms.elements import AttemptsPage, LearnerAttempts
+from group_scores.transforms.metrics import NAMESPACE
 from group_scores.transforms.progress import Progress
 from group_scores.transforms.resources import shared
 

@@ -13,8 +13,9 @@ from apache_beam.metrics import Metrics
 from group_scores.scores import METRICS
 from group_scores.scores.drift import Difference, RowDrift
 from group_scores.stores import Store, StoreConfig
-from group_scores.transforms.batching import NAMESPACE, SCANNED, BatchingDoFn, BatchSize
+from group_scores.transforms.batching import SCANNED, BatchingDoFn, BatchSize
 from group_scores.transforms.elements import ActivityUpdate
+from group_scores.transforms.metrics import NAMESPACE
 from group_scores.transforms.repair_agg import find_drift, is_mended, mend, newest, to_mend
 from group_scores.transforms.resources import shared_store
 from group_scores.transforms.retry import Retry
@@ -91,7 +92,7 @@ class _VerifyFn(BatchingDoFn[ActivityUpdate]):
         repair: bool,
         prune: bool,
     ) -> None:
-        super().__init__(size)
+        super().__init__("VerifyAgg", size)
         self._store = store
         self._report = report
         self._metrics = metrics

@@ -13,7 +13,6 @@ from group_scores.scores import METRICS, ActivityKey
 from group_scores.scores.refresh import refresh_event
 from group_scores.stores import Store, StoreConfig, StoreFault, StoreRefusedError
 from group_scores.transforms.batching import (
-    NAMESPACE,
     BatchingDoFn,
     BatchSize,
     Outcome,
@@ -23,6 +22,7 @@ from group_scores.transforms.batching import (
 from group_scores.transforms.elements import ActivityUpdate, ProcessedActivity, Refusal
 from group_scores.transforms.fetch_best_score import best_scores_of
 from group_scores.transforms.merge_agg import merge_agg
+from group_scores.transforms.metrics import NAMESPACE
 from group_scores.transforms.repair_agg import find_drift, mend, newest
 from group_scores.transforms.resources import shared_store
 from group_scores.transforms.retry import Retry
@@ -160,7 +160,7 @@ class _WriteFn(BatchingDoFn[ActivityUpdate]):
         size: BatchSize,
         changed_only: bool,
     ) -> None:
-        super().__init__(size)
+        super().__init__(STAGE, size)
         self._changed_only = changed_only
         self._store = store
         self._metrics = metrics

@@ -21,7 +21,6 @@ from group_scores.stores import (
     StoreRefusedError,
 )
 from group_scores.transforms.batching import (
-    NAMESPACE,
     BatchingDoFn,
     BatchSize,
     Outcome,
@@ -29,6 +28,7 @@ from group_scores.transforms.batching import (
     split,
 )
 from group_scores.transforms.elements import AssessedEvent, Refusal, ScoredEvent
+from group_scores.transforms.metrics import NAMESPACE
 from group_scores.transforms.resources import shared_store
 from group_scores.transforms.retry import Retry
 
@@ -186,7 +186,7 @@ def _attempt_key(event: ScoredEvent) -> tuple[object, str]:
 
 class _WriteFn(BatchingDoFn[ScoredEvent]):
     def __init__(self, store: StoreConfig, retry: Retry, size: BatchSize) -> None:
-        super().__init__(size)
+        super().__init__(STAGE, size)
         self._store = store
         self._retry = retry
         self._written = Metrics.counter(NAMESPACE, "attempts_written")

@@ -86,18 +86,15 @@ class Cluster:
         """Return the answer to a question."""
         try:
             answer = requests.get(f"{self.url}{path}", timeout=self.timeout_s)
-            answer.raise_for_status()
-            found = answer.json()
-        except requests.exceptions.HTTPError as error:
-            raise ServiceUnavailableError(
-                f"--flink_master {self.url}: {error.response.status_code} to {path}; is that "
-                "Flink's REST interface?"
-            ) from None
+            found = answer.json() if answer.ok else None
         except (requests.exceptions.RequestException, ValueError):
             raise ServiceUnavailableError(
                 f"--flink_master {self.url}: no answer of a Flink there; check the address, and "
                 "that its job manager is up"
             ) from None
         if not isinstance(found, dict):
-            raise ServiceUnavailableError(f"--flink_master {self.url}: that is no Flink")
+            raise ServiceUnavailableError(
+                f"--flink_master {self.url}: {answer.status_code} to {path}; is that Flink's REST "
+                "interface?"
+            )
         return found

@@ -87,10 +87,14 @@ def _flink_folder() -> Path:
 
 def _unpack_flink(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+        options = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes"]
+        options += ["--no-deps", "--no-build-isolation"]
         _run(
-            [sys.executable, "-m", "pip", "download", *options, "-d", folder]
-            + ["--require-hashes", "-r", str(FLINK)],
+            [
+                *(sys.executable, "-m", "pip", "download"),
+                *options,
+                *("-d", folder, "-r", str(FLINK)),
+            ],
             "Flink could not be downloaded",
         )
         (target / "lib").mkdir(parents=True)

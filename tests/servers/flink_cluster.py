@@ -79,7 +79,7 @@ class _Jvm(Server):
             artifacts.java(),
             f"-Xmx{self._heap_mb}m",
             "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1" if self.name == "job-manager" else "-XX:+PerfDisableSharedMem",
+            "-XX:+PerfDisableSharedMem",
             f"-Djava.io.tmpdir={self.folder / 'tmp'}",
             f"-Dlog4j.configurationFile={(self.folder / 'log4j.properties').as_uri()}",
             *(f"--add-opens={name}=ALL-UNNAMED" for name in OPENS),

@@ -61,7 +61,8 @@ def test_what_is_given_stays() -> None:
     ("words", "what"),
     [
         (("--runner", "FlinkRunner"), "without --flink_master"),
-        (("--runner", "FlinkRunner", "--flink_master", "h:8081"), "clusters are not built yet"),
+        (("--runner", "FlinkRunner", "--flink_master", "local"), "write HOST:PORT"),
+        (("--runner", "FlinkRunner", "--flink_master", "h:80810"), "write HOST:PORT"),
         (("--runner", "DirectRunner"), "until=forever needs a runner that streams"),
     ],
 )

@@ -111,6 +111,9 @@ def refuse_if(test: Callable[[Any], bool]) -> Callable[[Any], Any]:
 
 
 class _Gather(BatchingDoFn[int]):
+    def __init__(self, size: BatchSize) -> None:
+        super().__init__("Gather", size)
+
     def size_of(self, element: int) -> int:
         return element
 

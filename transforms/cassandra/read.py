@@ -23,9 +23,9 @@ from group_scores.stores.cassandra.table_reader import (
     TableReader,
     TableSource,
 )
-from group_scores.transforms.batching import NAMESPACE
 from group_scores.transforms.cassandra.tracker import RangeElement, TokenRanges
 from group_scores.transforms.collector import settle
+from group_scores.transforms.metrics import NAMESPACE
 from group_scores.transforms.progress import Progress
 from group_scores.transforms.residuals import loses_what_is_handed_back
 from group_scores.transforms.resources import shared

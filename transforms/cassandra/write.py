@@ -40,7 +40,7 @@ class WriteToCassandra(beam.PTransform):
 
 class _WriteFn(BatchingDoFn[TableRow]):
     def __init__(self, target: TableTarget, retry: Retry, size: BatchSize) -> None:
-        super().__init__(size)
+        super().__init__("WriteToCassandra", size)
         self._target = target
         self._retry = retry
 

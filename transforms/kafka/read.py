@@ -27,12 +27,12 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from group_scores.scores.record import SourceRecord
 from group_scores.stores.errors import AddressError
-from group_scores.transforms.batching import NAMESPACE
 from group_scores.transforms.kafka.address import KafkaAddress
 from group_scores.transforms.kafka.group import Committer
 from group_scores.transforms.kafka.pool import ReaderPool
 from group_scores.transforms.kafka.reader import KafkaReader, KafkaRecord, OffsetJump
 from group_scores.transforms.kafka.topic import RETRY_S, KafkaTopic, resolve
+from group_scores.transforms.metrics import NAMESPACE
 from group_scores.transforms.residuals import loses_what_is_handed_back
 from group_scores.transforms.resources import shared
 

@@ -29,6 +29,7 @@ from group_scores.transforms.kafka.read import WINDOWS, ReadMetrics, Watermarks,
 from group_scores.transforms.kafka.reader import KafkaReader, OffsetJump
 from group_scores.transforms.kafka.share import Shares
 from group_scores.transforms.kafka.topic import RETRY_S
+from group_scores.transforms.metrics import LATENCY_BOUNDS_MS, Histogram
 from group_scores.transforms.resources import shared
 
 _HOLD = Duration(seconds=30 * 86_400)
@@ -162,14 +163,21 @@ class _StreamFn(beam.DoFn):
         self._call = call
         self._retry_s = retry_s
         self._metrics = ReadMetrics()
+        self._latency = Histogram("event_latency_ms", "event_latencies", LATENCY_BOUNDS_MS)
         self._unsafe: dict[int, tuple[int, int]] = {}
         self._committed_s = 0.0
+        self._times_ms: list[int] = []
 
     def start_bundle(self) -> None:
         """Commit what the bundle before this one has read: with it, all that follows has ended.
 
         A bundle that failed takes its instance with it.
         """
+        if self._times_ms:
+            # What was read then has been written: how old is it? Bundles follow at once.
+            now_ms = time.time() * 1000
+            self._latency.add([now_ms - time_ms for time_ms in self._times_ms])
+            self._times_ms.clear()
         if self._unsafe and time.monotonic() - self._committed_s >= _COMMIT_S:
             committer = shared(Committer, self._address)
             for partition, (offset, generation) in self._unsafe.items():
@@ -205,7 +213,7 @@ class _StreamFn(beam.DoFn):
 
     def _records_of(self, reader: KafkaReader, offsets: dict[int, int]) -> Iterator[WindowedValue]:
         """Yield records and move the offsets on."""
-        call, topic = self._call, self._address.topic
+        call, topic, times_ms = self._call, self._address.topic, self._times_ms
         count = size = 0
         ends_s = time.monotonic() + call.max_seconds
         while count < call.max_records and size < call.max_bytes:
@@ -213,6 +221,7 @@ class _StreamFn(beam.DoFn):
             records = reader.poll(wait_ms, call.max_records - count, call.max_bytes - size)
             for record in records:
                 size += len(record.value)
+                times_ms.append(record.timestamp_ms)
                 yield windowed_value.create(
                     SourceRecord(record.value, topic, record.partition, record.offset),
                     event_time_ms(record.timestamp_ms) * 1000,
