@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -183,13 +183,16 @@ def _run(
         raise AddressError("--cert-events and --dead-letter are one place; name two")
     if not into_itself:
         _check_sinks(job, source)
+    if options.metrics_listen and not source.endless:
+        raise AddressError("--metrics-listen is for runs that do not end; add until=forever")
     try:
         total = launch.check(job, also=runner_checks(beam))
         if where := runner_described(beam):
             screen.tell(where)
-        counts = launch.run(
-            job, beam, lambda seen: screen.progress(source.gives, total, seen.read, seen.ranges)
-        )
+        with _watched(source, options.metrics_listen):
+            counts = launch.run(
+                job, beam, lambda seen: screen.progress(source.gives, total, seen.read, seen.ranges)
+            )
     except KeyboardInterrupt as error:
         error.add_note("run it again: what was not committed is read again, and nothing is lost")
         raise
@@ -204,6 +207,22 @@ def _run(
     if rows := counts.get(launch.NOT_TAKEN):
         screen.tell(f"{screen.count(rows, 'row')} did not take all that was written; run it again")
     return counts, job.dead_letter
+
+
+@contextmanager
+def _watched(source: Source, listen: str | None) -> Iterator[None]:
+    """Watch an endless run's lag, and tell Prometheus of it where that is asked for."""
+    from group_scores.pipelines.sources import KafkaSource
+
+    if not (source.endless and isinstance(source, KafkaSource)):
+        yield
+        return
+    from group_scores.runners.lag_watch import LagWatch, metrics_server
+
+    watch = LagWatch(source.address)
+    serving = metrics_server(listen, watch.registry) if listen else nullcontext()
+    with serving, watch.watching():
+        yield
 
 
 def _check_sinks(job: Job, source: Source) -> None:

@@ -99,6 +99,11 @@ _OPTIONS = (
         type=click.Choice(["json"]),
         help="The counts as one JSON object on standard output.  [default: a table]",
     ),
+    click.option(
+        "--metrics-listen",
+        metavar="HOST:PORT",
+        help="With until=forever: tell Prometheus there of the lag, and whether it is read.",
+    ),
     BEAM_OPTIONS,
 )
 
@@ -132,6 +137,7 @@ class RunOptions:
     cert_events: str | None
     content_index: str | None
     summary: str | None
+    metrics_listen: str | None
     beam_options: tuple[str, ...]
 
     def job(self, source: Source) -> Job:
