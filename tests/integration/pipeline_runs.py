@@ -115,15 +115,15 @@ def differences(tables: Tables, messages: Iterable[bytes]) -> list[str]:
 def dead_letter_differences(letters: Iterable[bytes], messages: Iterable[bytes]) -> list[str]:
     """Compare dead letters with the messages that have to be refused, each as often as it came."""
     refused = [message for message in messages if naive.refusal(message) is not None]
-    expected = Counter(_own_fields(message) for message in refused)
-    found = Counter(_own_fields(letter) for letter in letters)
+    expected = Counter(own_fields(message) for message in refused)
+    found = Counter(own_fields(letter) for letter in letters)
     wrong = [
         f"{n} dead letters too many of {what[:200]!r}" for what, n in (found - expected).items()
     ]
     return wrong + [f"{n} missing of {what[:200]!r}" for what, n in (expected - found).items()]
 
 
-def _own_fields(letter: bytes) -> str:
+def own_fields(letter: bytes) -> str:
     """Return the event of a dead letter, or of a message, without what the refusal added."""
     wrapped = unwrap(SourceRecord(letter, "", 0, 0))
     if wrapped is not None:
