@@ -169,6 +169,7 @@ def _run(
     """Run the pipeline; return its counts and the address of the dead letter."""
     from group_scores.runners import launch
     from group_scores.runners.beam_options import pipeline_options as beam_options
+    from group_scores.runners.dataflow.options import is_dataflow
     from group_scores.transforms.sinks import same_place
 
     source = open_source(text, allow_partial=allow_partial)
@@ -182,6 +183,11 @@ def _run(
         raise AddressError("--cert-events and --dead-letter are one place; name two")
     if not into_itself:
         _check_sinks(job, source)
+    if is_dataflow(beam):
+        from group_scores.runners.dataflow.hand_over import hand_over
+
+        screen.tell(hand_over(text, job, beam, options.summary))
+        return {}, job.dead_letter
     try:
         total = launch.check(job)
         counts = launch.run(
