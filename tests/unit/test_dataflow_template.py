@@ -236,7 +236,7 @@ class _Google(BaseHTTPRequestHandler):
 @pytest.fixture
 def google() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Google)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
