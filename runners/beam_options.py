@@ -16,6 +16,7 @@ from apache_beam.runners.runner import PipelineRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from group_scores.runners.command import DEBUG
+from group_scores.runners.dataflow import options as dataflow_options
 from group_scores.runners.flink import options as flink_options
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
@@ -25,7 +26,8 @@ LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 _LOCAL_NAMES = ("DirectRunner", "FnApiRunner")
 FLINK_RUNNER = "FlinkRunner"
-_LATER = ("DataflowRunner", "PortableRunner", "SparkRunner")
+_RUNNERS = (FLINK_RUNNER, dataflow_options.RUNNER)
+_LATER = ("PortableRunner", "SparkRunner")
 FLINK_OPTIONS = frozenset(
     {
         "--allow_non_restored_state",
@@ -81,6 +83,8 @@ def pipeline_options(
     runner = _runner(arguments)
     if runner == FLINK_RUNNER:
         arguments = flink_options.with_defaults(arguments, streams=streams, endless=endless)
+    elif runner == dataflow_options.RUNNER:
+        arguments = dataflow_options.with_defaults(arguments, streams=streams, endless=endless)
     elif endless:
         raise AddressError(
             f"until=forever needs a runner that streams: add --runner {FLINK_RUNNER} "
@@ -199,13 +203,13 @@ def _runner(arguments: Sequence[str]) -> str:
     name = parser.parse_known_args(list(arguments))[0].runner
     if name == LOCAL_RUNNER or name.lower() in map(str.lower, _LOCAL_NAMES):
         return LOCAL_RUNNER
-    if name.lower() == FLINK_RUNNER.lower():
-        return FLINK_RUNNER
+    for runner in _RUNNERS:
+        if name.lower() == runner.lower():
+            return runner
+    known = " or ".join((_LOCAL_NAMES[0], *_RUNNERS))
     if name.lower() in map(str.lower, _LATER):
-        raise AddressError(
-            f"--runner {name} is not built yet; use {_LOCAL_NAMES[0]} or {FLINK_RUNNER}"
-        )
+        raise AddressError(f"--runner {name} is not built yet; use {known}")
     raise AddressError(
-        f"unknown runner {name!r}{did_you_mean(name, (*_LOCAL_NAMES, FLINK_RUNNER, *_LATER))} "
-        f"(use {_LOCAL_NAMES[0]} or {FLINK_RUNNER})"
+        f"unknown runner {name!r}{did_you_mean(name, (*_LOCAL_NAMES, *_RUNNERS, *_LATER))} "
+        f"(use {known})"
     )

@@ -170,6 +170,7 @@ def _run(
     from group_scores.runners import launch
     from group_scores.runners.beam_options import pipeline_options as beam_options
     from group_scores.runners.beam_options import runner_checks, runner_described
+    from group_scores.runners.dataflow.options import is_dataflow
     from group_scores.transforms.sinks import same_place
 
     source = open_source(text, allow_partial=allow_partial)
@@ -183,8 +184,15 @@ def _run(
         raise AddressError("--cert-events and --dead-letter are one place; name two")
     if not into_itself:
         _check_sinks(job, source)
-    if options.metrics_listen and not source.endless:
-        raise AddressError("--metrics-listen is for runs that do not end; add until=forever")
+    if options.metrics_listen and (is_dataflow(beam) or not source.endless):
+        raise AddressError(
+            "--metrics-listen is of a launcher that stays with a run: until=forever, on Flink"
+        )
+    if is_dataflow(beam):
+        from group_scores.runners.dataflow.hand_over import hand_over
+
+        screen.tell(hand_over(text, job, beam, options.summary))
+        return {}, job.dead_letter
     try:
         total = launch.check(job, also=runner_checks(beam))
         if where := runner_described(beam):
@@ -376,10 +384,10 @@ def simulate(to: str, rate: float | None, **fractions: Any) -> None:
     help="Where task managers ask for workers; --environment_config names it to a run.",
 )
 def worker_pool(listen: str) -> None:
-    """Start Python workers for the Flink task managers of this machine.
+    """Start Python workers for a Flink task manager.
 
-    One pool beside each task manager, in its pod or on its host. The workers read passwords from
-    the pool's environment.
+    A pool beside each task manager, in its pod or on its host. The workers read passwords from the
+    pool's environment.
     """
     from group_scores.runners.flink.worker_pool import serve
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -181,6 +182,9 @@ def set_up_logging(debug: bool) -> None:
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.INFO if debug else logging.CRITICAL + 1)
     logging.getLogger("group_scores").setLevel(logging.INFO if debug else logging.WARNING)
+    if not debug:
+        # Google's say at each import which of their next versions will want something newer.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="google")
 
 
 def write_out(text: str | bytes) -> None:
