@@ -20,7 +20,16 @@ from benchmarks.bench import Bench, Figures, Servers
 from benchmarks.worker import ROOT
 from tests.servers.process import ServerError
 
-NAMES = ("rules", "kafka_read", "embedded", "kafka_to_cassandra", "scan", "snapshot", "memory")
+NAMES = (
+    "rules",
+    "kafka_read",
+    "embedded",
+    "kafka_to_cassandra",
+    "flink",
+    "scan",
+    "snapshot",
+    "memory",
+)
 _QUICK = {"events": 200, "rounds": 1}
 _WIDTH = 120  # where there is no terminal to ask
 
@@ -37,8 +46,8 @@ _WIDTH = 120  # where there is no terminal to ask
     help="Where the figures go. [default: build/benchmarks.json]",
 )
 def main(names: tuple[str, ...], events: int, rounds: int, quick: bool, out: Path) -> None:
-    """Measure the pipeline: rules, kafka_read, embedded, kafka_to_cassandra, scan,
-    snapshot, memory, or some.
+    """Measure the pipeline: rules, kafka_read, embedded, kafka_to_cassandra,
+    flink, scan, snapshot, memory, or some.
 
     Starts a Kafka and a Cassandra of its own where they are needed. All of it takes half
     an hour on two cores, and up to 3 GB in the folder for temporary files.
