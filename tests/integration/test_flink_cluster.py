@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import subprocess
@@ -18,6 +19,7 @@ from group_scores.transforms.metrics import STREAM_NAMES
 from tests import naive
 from tests.integration.flink_runs import WAIT_S, Reading, metric, streaming
 from tests.integration.pipeline_runs import (
+    PROGRAM,
     Keyed,
     Tables,
     arguments,
@@ -25,6 +27,7 @@ from tests.integration.pipeline_runs import (
     differences,
     own_fields,
     produce,
+    run,
 )
 from tests.servers.cassandra_server import CassandraServer
 from tests.servers.flink_cluster import FlinkCluster
@@ -234,3 +237,66 @@ def test_a_cluster_without_slots_is_told_at_once(stream: Stream) -> None:
     with stream.run(parallelism=9) as launcher:
         assert launcher.wait(60) == 2
     assert "2 free of 2 slots" in stream.log.read_text()
+
+
+@pytest.mark.soak
+def test_a_cluster_without_beam_is_given_it(
+    kafka: KafkaServer,
+    cassandra: CassandraServer,
+    topic: Callable[..., str],
+    keyspace: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    """Its jars are staged with the job; the task managers start the Python workers themselves."""
+    name = topic(partitions=PARTITIONS)
+    kafka.create_topic(f"{name}.failed", 1)
+    store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
+    events = list(simulate(Simulation(1_000, 94, redeliver=0.1)))
+    produce(kafka.bootstrap, name, events)
+    cluster = FlinkCluster(tmp_path / "flink", with_beam=False)
+    cluster.start()
+    try:
+        where = ("--runner", "FlinkRunner", "--flink_master", cluster.job_manager.address)
+        command = json.dumps({"command": PROGRAM.replace("group-scores", "group-scores-worker")})
+        words = ("--environment_type=PROCESS", f"--environment_config={command}")
+        source = f"kafka://{kafka.bootstrap}/{name}"
+        summary = run("run", *where, *words, "--parallelism=2", source=source, store=store)
+        assert summary["events"] == len(events)
+        assert not differences(Tables.read(store), [event for _, event in events])
+        again = run("run", *where, *words, "--parallelism=2", source=store, store=store)
+        assert again["aggregates_written"] == 0
+        assert again["aggregates_unchanged"] > 50
+    finally:
+        cluster.kill()
+
+
+@pytest.mark.soak
+def test_a_job_grows_with_its_task_managers(
+    kafka: KafkaServer,
+    cassandra: CassandraServer,
+    topic: Callable[..., str],
+    keyspace: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    """With the adaptive scheduler: one slot where two were asked for, then two."""
+    cluster = FlinkCluster(tmp_path / "flink", settings={"jobmanager.scheduler": "adaptive"})
+    store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
+    stream = Stream(cluster, kafka, topic(partitions=PARTITIONS), store, tmp_path)
+    events = list(simulate(Simulation(2_000, 95, redeliver=0.1, shuffle=0.2)))
+    half = len(events) // 2
+    late = cluster.task_managers[1]
+    try:
+        cluster.start(but=late)
+        stream.send(events[:half])
+        with stream.reading() as reading, stream.run() as launcher:
+            reading.wait(half, launcher)
+            assert cluster.parallelism(stream.job()) == 1
+            late.start()
+            eventually(lambda: cluster.parallelism(stream.job()) == 2)
+            stream.send(events[half:])
+            reading.wait(len(events), launcher)
+            late.kill()
+            eventually(lambda: cluster.jobs("RUNNING") and cluster.parallelism(stream.job()) == 1)
+        stream.check()
+    finally:
+        cluster.kill()
