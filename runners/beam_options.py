@@ -17,6 +17,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from group_scores.runners.command import DEBUG
 from group_scores.runners.flink import options as flink_options
+from group_scores.runners.logs import OPTION, log_format
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
 
@@ -109,6 +110,8 @@ def runner_of(options: PipelineOptions) -> PipelineRunner | None:
     direct.direct_running_mode = ""
     # -P: what lies in the current folder is not to be taken for a library.
     words = [sys.executable, "-P", "-m", "group_scores.runners.worker"]
+    if log_format() == "json":
+        words.append(f"{OPTION}=json")
     if _debugging():
         words.append(DEBUG)
     environment = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(words)}")

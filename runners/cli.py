@@ -19,9 +19,9 @@ from group_scores.runners.command import (
     Number,
     Program,
     flush_out,
-    set_up_logging,
     write_out,
 )
+from group_scores.runners.logs import FORMATS, OPTION, set_up_logging
 from group_scores.runners.run_options import (
     AGG_COLUMNS,
     AGG_DETAILS,
@@ -72,8 +72,9 @@ Addresses:
 
 {_ALL_ATTEMPTS}
 \b
-Passwords come from the environment:
+Passwords come from the environment, or from files that it names:
   KAFKA_PASSWORD, CASSANDRA_PASSWORD, REDIS_PASSWORD
+  KAFKA_PASSWORD_FILE, CASSANDRA_PASSWORD_FILE, REDIS_PASSWORD_FILE
 """
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": True}
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -88,17 +89,26 @@ def main() -> None:
 
 
 def command(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a subcommand with --debug, the last of its options."""
+    """Make a subcommand with --log-format and --debug, the last of its options."""
 
     def wrap(function: Callable[..., None]) -> click.Command:
         @wraps(function)
-        def logged(*args: Any, debug: bool, **kwargs: Any) -> None:
-            set_up_logging(debug)
+        def logged(*args: Any, debug: bool, log_format: str, **kwargs: Any) -> None:
+            set_up_logging(debug, log_format)
             function(*args, **kwargs)
 
         made = main.command(**settings)(logged)
         text = "Log everything; show tracebacks."
-        made.params.append(click.Option([DEBUG], is_flag=True, help=text))
+        made.params += [
+            click.Option(
+                [OPTION],
+                type=click.Choice(FORMATS),
+                default=FORMATS[0],
+                show_default=True,
+                help="How log lines are written.",
+            ),
+            click.Option([DEBUG], is_flag=True, help=text),
+        ]
         return made
 
     return wrap

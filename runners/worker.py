@@ -14,14 +14,15 @@ import sys
 import threading
 import time
 
-from group_scores.runners.command import DEBUG, set_up_logging
+from group_scores.runners.command import DEBUG
+from group_scores.runners.logs import format_in, set_up_logging
 
 _LOOK_EVERY_S = 0.3
 
 
-def main(debug: bool) -> None:
+def main(debug: bool, log_format: str) -> None:
     """Serve the runner that is named in the environment until it is done."""
-    set_up_logging(debug)
+    set_up_logging(debug, log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if not debug:
@@ -45,4 +46,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(DEBUG in sys.argv)
+    main(DEBUG in sys.argv, format_in(sys.argv))
