@@ -122,10 +122,10 @@ def runner_of(options: PipelineOptions) -> PipelineRunner | None:
 def quiet_threads(options: PipelineOptions) -> Iterator[None]:
     """Keep off the terminal the traceback that Beam prints where a worker thread's bundle fails.
 
-    The launcher tells the cause in one line.
+    It logs it as well, and the launcher tells the cause in one line.
     """
     mode = options.view_as(DirectOptions).direct_running_mode
-    if mode == "multi_threading" and not _debugging():
+    if mode == "multi_threading":
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     else:

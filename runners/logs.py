@@ -51,8 +51,8 @@ def set_up_logging(debug: bool, log_format: str = "text") -> None:
 
 def log_format() -> str:
     """Return the one of `FORMATS` that is set up."""
-    made = [handler.formatter for handler in logging.getLogger().handlers]
-    return "json" if any(isinstance(one, _Json) for one in made) else "text"
+    ours = _handler()
+    return "json" if ours and isinstance(ours.formatter, _Json) else "text"
 
 
 def format_in(words: Sequence[str]) -> str:
@@ -63,7 +63,9 @@ def format_in(words: Sequence[str]) -> str:
 
 def last_line(message: str, error: BaseException | None, log_format: str) -> None:
     """Print how the program ends; with an `error` also where it came from."""
-    stream = sys.stderr.out if isinstance(sys.stderr, JsonLines) else sys.stderr
+    ours = _handler()
+    # What was interrupted may still be at it, and keep Beam's words off `sys.stderr`.
+    stream = ours.stream if ours else sys.stderr
     if log_format == "json":
         record = _record(logging.ERROR, OURS, message.removeprefix(_PROGRAM))
         record.exc_info = _exc_info(error) if error else None
@@ -153,6 +155,15 @@ class _Json(logging.Formatter):
         return json.dumps(line)
 
     converter = staticmethod(time.gmtime)
+
+
+def _handler() -> logging.StreamHandler[TextIO] | None:
+    """Return the handler of `set_up_logging`, once there is one."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _Text | _Json):
+            assert isinstance(handler, logging.StreamHandler)
+            return handler
+    return None
 
 
 def _record(level: int, name: str, message: str) -> logging.LogRecord:

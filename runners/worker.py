@@ -25,9 +25,8 @@ def main(debug: bool, log_format: str) -> None:
     set_up_logging(debug, log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    if not debug:
-        # Beam prints the traceback of a bundle that fails; the launcher tells the cause in a line.
-        sys.stderr = io.StringIO()
+    # Beam prints the traceback of a bundle that fails, and logs it as well.
+    sys.stderr = io.StringIO()
     # Lines that go to the launcher as well would come twice.
     os.environ.pop("LOGGING_API_SERVICE_DESCRIPTOR", None)
     options = json.loads(os.environ.get("PIPELINE_OPTIONS") or "{}")

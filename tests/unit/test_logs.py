@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -16,7 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from group_scores.runners import screen
-from group_scores.runners.logs import FORMATS, JsonLines, format_in, log_format, set_up_logging
+from group_scores.runners.logs import (
+    FORMATS,
+    JsonLines,
+    format_in,
+    last_line,
+    log_format,
+    set_up_logging,
+)
 from group_scores.stores.sqlite import SqliteStore
 from tests.command_line import invoke, logging_kept, refused
 
@@ -120,6 +128,15 @@ def test_credentials_are_not_shown(one: str, text: str, err: Err) -> None:
     boom(text)
     assert "…" in err.getvalue() or r"\u2026" in err.getvalue()
     assert "s3cret" not in err.getvalue()
+
+
+@pytest.mark.parametrize("one", FORMATS)
+def test_the_last_line_comes_while_the_words_of_others_are_kept_off(one: str, err: Err) -> None:
+    """As after Ctrl-C in a run with several threads, which goes on behind it."""
+    err.set_up(debug=False, log_format=one)
+    with contextlib.redirect_stderr(io.StringIO()):
+        last_line("group-scores: interrupted", None, one)
+    assert "interrupted" in err.getvalue()
 
 
 class TestJson:
