@@ -122,10 +122,11 @@ def runner_of(options: PipelineOptions) -> PipelineRunner | None:
 def quiet_threads(options: PipelineOptions) -> Iterator[None]:
     """Keep off the terminal the traceback that Beam prints where a worker thread's bundle fails.
 
-    It logs it as well, and the launcher tells the cause in one line.
+    It logs it as well, and the launcher tells the cause in one line. Flink's workers, too, are
+    threads of this process.
     """
     mode = options.view_as(DirectOptions).direct_running_mode
-    if mode == "multi_threading":
+    if mode == "multi_threading" or options.view_as(StandardOptions).runner == FLINK_RUNNER:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     else:

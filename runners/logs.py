@@ -21,9 +21,11 @@ FORMATS = ("text", "json")
 OURS = "group_scores"
 _PROGRAM = "group-scores: "
 
-# At DEBUG the clients print what they send and receive: answers, learners, logins. So theirs is
-# INFO at most, by name, whatever Beam makes of the root logger's level.
+# At DEBUG the Kafka client prints each key and value that it sends, and its logins. So libraries
+# have INFO at most, by name, whatever becomes of the root logger's level.
 _LIBRARIES = ("apache_beam", "cassandra", "kafka", "redis")
+# Beam hands on what a job server says of a failure by the root logger; it is in our one line.
+_JOB_MESSAGES = "portable_runner"
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@'\"]*@")
 _NAMED = rf"[\w-]*(?:{'|'.join(SECRET_WORDS)})[\w-]*"
 _SECRET = re.compile(rf"(?i)({_NAMED}(?:=['\"]?|['\"]: ?b?['\"]))[^&\s'\"]+")
@@ -37,6 +39,8 @@ def set_up_logging(debug: bool, log_format: str = "text") -> None:
     stream = sys.stderr.out if isinstance(sys.stderr, JsonLines) else sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Json() if log_format == "json" else _Text(whole=stream.isatty()))
+    if not debug:
+        handler.addFilter(lambda record: record.module != _JOB_MESSAGES)
     logging.basicConfig(
         level=logging.INFO if debug else logging.ERROR, handlers=[handler], force=True
     )

@@ -185,10 +185,19 @@ class TestJson:
 
 @pytest.mark.parametrize("name", ["kafka", "cassandra", "apache_beam", "redis"])
 def test_no_library_prints_what_it_sends(name: str, err: Err) -> None:
-    """At DEBUG they would: whole requests, with answers and logins in them."""
+    """At DEBUG the Kafka client would: whole events, and its logins."""
     err.set_up(debug=True)
     logging.getLogger().setLevel(logging.DEBUG)  # as an option of Beam can
     assert not logging.getLogger(f"{name}.part").isEnabledFor(logging.DEBUG)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_a_job_server_says_of_a_failure_is_for_debug_alone(debug: bool, err: Err) -> None:
+    err.set_up(debug)
+    file = "apache_beam/runners/portability/portable_runner.py"
+    said = logging.LogRecord("root", logging.ERROR, file, 1, "java.lang.Error", None, None)
+    logging.getLogger().handle(said)
+    assert bool(err.getvalue()) is debug
 
 
 class TestCommand:
