@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 
 from group_scores.stores.errors import AddressError
 
 _LARGEST_BYTES = 64 << 10  # a password is a line; a file of more is another file
+_log = logging.getLogger(__name__)
 
 
 def secret(variable: str) -> str | None:
@@ -25,6 +27,26 @@ def secret(variable: str) -> str | None:
     if value:
         raise AddressError(f"both {variable} and {in_file} are set; unset one of the two")
     return _read(path, f"the file that {in_file} names")
+
+
+class Renewed:
+    """A secret for a client that makes connections of its own, at any time and in any thread.
+
+    `value` is what it was at the start.
+    """
+
+    def __init__(self, variable: str, value: str) -> None:
+        self._variable = variable
+        self._last = value
+
+    def read(self) -> str:
+        """Return the secret as it is now, the one from before where it cannot be read."""
+        try:
+            self._last = secret(self._variable) or self._last
+        except AddressError as error:
+            # The file may be in the middle of being replaced, and the next connection finds it.
+            _log.warning("%s; trying the one from before", error)
+        return self._last
 
 
 def source_of(variable: str) -> str:

@@ -14,7 +14,7 @@ from redis.credentials import CredentialProvider
 from redis.retry import Retry as RedisRetry
 
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
-from group_scores.stores.secrets import how_to_set, secret, source_of
+from group_scores.stores.secrets import Renewed, how_to_set, secret, source_of
 from group_scores.transforms.batching import BatchingDoFn, BatchSize, Outcome, refuse, split
 from group_scores.transforms.elements import ParsedEvent, Refusal
 from group_scores.transforms.resources import shared
@@ -30,11 +30,14 @@ _log = logging.getLogger(__name__)
 
 
 class _Login(CredentialProvider):
-    """The password as it is when a connection is made: it may be a newer one than at the start."""
+    """The password as it is when a connection is made."""
+
+    def __init__(self, password: str) -> None:
+        self._password = Renewed(PASSWORD_VARIABLE, password)
 
     def get_credentials(self) -> tuple[str]:
         """See the client."""
-        return (secret(PASSWORD_VARIABLE) or "",)
+        return (self._password.read(),)
 
 
 class ContentIndex:
@@ -45,13 +48,14 @@ class ContentIndex:
 
     def __init__(self, address: str, timeout_s: float = 5.0) -> None:
         host, port, database = parse_address(address)
+        password = secret(PASSWORD_VARIABLE)
         self._address = address
         self._no_sets: set[str] = set()
         self._redis = redis.Redis(
             host=host,
             port=port,
             db=database,
-            credential_provider=_Login() if secret(PASSWORD_VARIABLE) else None,
+            credential_provider=_Login(password) if password else None,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=RedisRetry(NoBackoff(), 0),  # trying again is the stage's

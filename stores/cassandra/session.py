@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 
 from cassandra import ConsistencyLevel, UnresolvableContactPoints
@@ -21,14 +20,12 @@ from group_scores.stores.cassandra.address import CassandraAddress
 from group_scores.stores.cassandra.faults import PASSWORD_VARIABLE, is_drivers, start_error
 from group_scores.stores.cassandra.wire import IntegerTimes
 from group_scores.stores.errors import AddressError
-from group_scores.stores.secrets import how_to_set, secret
+from group_scores.stores.secrets import Renewed, how_to_set, secret
 
 REQUEST_TIMEOUT_S = 10.0
 _START_S = 12.0  # of the 15 s in which a start has to say what is wrong
 _CONTACTS = 8  # the driver tries one after the other, and none of them may answer
 _RECONNECT_S = 1.0
-
-_log = logging.getLogger(__name__)
 
 
 def connect(address: CassandraAddress) -> Session:
@@ -101,33 +98,27 @@ def _profile(address: CassandraAddress) -> ExecutionProfile:
 
 
 class _Login(AuthProvider):  # type: ignore[misc]
-    """The user, with the password as it is when a connection is made: it may be a newer one."""
+    """The user, with the password as it is when a connection is made."""
 
-    def __init__(self, username: str) -> None:
+    def __init__(self, username: str, password: str) -> None:
         self._username = username
-        self._last = self._password()
+        self._password = Renewed(PASSWORD_VARIABLE, password)
 
     def new_authenticator(self, host: str) -> PlainTextAuthenticator:
-        """See the driver: called at each connection, in a thread of its own."""
-        try:
-            self._last = self._password()
-        except AddressError as error:
-            # The file is being replaced; the password from before may well do until it is there.
-            _log.warning("%s; trying the password from before", error)
-        return PlainTextAuthenticator(self._username, self._last)
-
-    def _password(self) -> str:
-        password = secret(PASSWORD_VARIABLE)
-        if password is None:
-            raise AddressError(
-                f"the address names the user {self._username!r} but {PASSWORD_VARIABLE} is not "
-                f"set; {how_to_set(PASSWORD_VARIABLE)}"
-            )
-        return password
+        """See the driver."""
+        return PlainTextAuthenticator(self._username, self._password.read())
 
 
 def _auth_provider(address: CassandraAddress) -> _Login | None:
-    return None if address.username is None else _Login(address.username)
+    if address.username is None:
+        return None
+    password = secret(PASSWORD_VARIABLE)
+    if password is None:
+        raise AddressError(
+            f"the address names the user {address.username!r} but {PASSWORD_VARIABLE} is not set; "
+            f"{how_to_set(PASSWORD_VARIABLE)}"
+        )
+    return _Login(address.username, password)
 
 
 def _ssl_context(address: CassandraAddress) -> ssl.SSLContext | None:

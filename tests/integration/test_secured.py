@@ -9,13 +9,20 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
+from kafka.errors import KafkaError
 
 from group_scores.runners.simulate import Simulation, simulate
+from group_scores.stores import AddressError
+from group_scores.transforms.kafka.address import KafkaAddress
+from group_scores.transforms.kafka.client import close_quietly, open_consumer
+from group_scores.transforms.kafka.inner import topics_of
 from tests import naive
 from tests.command_line import invoke, refused
 from tests.integration.pipeline_runs import (
@@ -218,3 +225,49 @@ def test_what_is_wrong_is_one_line_and_holds_no_password(
     assert json.loads(done.err.splitlines()[-1])["message"] == line.partition(": ")[2]
     for password in (PASSWORD, WRONG, guarded.kafka_password):
         assert password not in done.err + done.out + line
+
+
+def test_a_password_that_is_changed_meanwhile_is_taken_at_the_next_connection(
+    guarded: Guarded, secured_kafka: KafkaServer
+) -> None:
+    """The connections of a client that is open are lost, as with a broker that starts again."""
+
+    def change(password: str) -> None:
+        login = UserScramCredentialUpsertion("rotating", ScramMechanism.SCRAM_SHA_512, password)
+        with secured_kafka.admin() as admin:
+            admin.alter_user_scram_credentials([login])
+
+    def is_let_in() -> bool:
+        for connection in list(consumer._manager._conns.values()):
+            consumer._manager._net.call_soon_threadsafe(connection.close)
+        with contextlib.suppress(KafkaError):
+            return TOPIC in topics_of(consumer, 2.0)
+        return False
+
+    file = Path("password")
+    change("first")
+    file.write_text("first")
+    address = KafkaAddress.parse(guarded.source.replace(secured_kafka.username, "rotating"))
+    consumer = until(lambda: opened(address))  # the broker takes a moment to know of the user
+    try:
+        until(is_let_in)
+        change("second")
+        until(lambda: not is_let_in())
+        file.write_text("second")
+        until(is_let_in)
+    finally:
+        close_quietly(consumer)
+
+
+def opened(address: KafkaAddress) -> Any:
+    with contextlib.suppress(AddressError):
+        return open_consumer(address)
+
+
+def until(attempt: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+    """Repeat the attempt until it gives something, and return that."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := attempt()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
