@@ -37,6 +37,7 @@ def set_up_logging(debug: bool, log_format: str = "text") -> None:
     With `json` whatever else is printed there comes as such lines too.
     """
     stream = sys.stderr.out if isinstance(sys.stderr, JsonLines) else sys.stderr
+    stream = stream or io.StringIO()  # it is closed
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Json() if log_format == "json" else _Text(whole=stream.isatty()))
     if not debug:
@@ -69,7 +70,7 @@ def last_line(message: str, error: BaseException | None, log_format: str) -> Non
     """Print how the program ends; with an `error` also where it came from."""
     ours = _handler()
     # What was interrupted may still be at it, and keep Beam's words off `sys.stderr`.
-    stream = ours.stream if ours else sys.stderr
+    stream = ours.stream if ours else sys.stderr or io.StringIO()
     if log_format == "json":
         record = _record(logging.ERROR, OURS, message.removeprefix(_PROGRAM))
         record.exc_info = _exc_info(error) if error else None

@@ -30,7 +30,12 @@ from group_scores.runners.beam_options import pipeline_options
 from group_scores.stores import StoreConfig
 from group_scores.transforms.progress import Progress
 from tests.command_line import succeed
-from tests.integration.pipeline_runs import PROGRAM, Tables, differences
+from tests.integration.pipeline_runs import (
+    PROGRAM,
+    Tables,
+    assert_holds_nothing_of,
+    differences,
+)
 
 TWO_WORKERS = ("--direct_running_mode", "multi_processing", "--direct_num_workers", "2")
 RUN = (PROGRAM, "run", "--source", "events.jsonl", "--store", "sqlite:scores.db")
@@ -195,6 +200,30 @@ class TestStreams:
         assert code == 0
         assert "\x1b" not in out + err
         assert "Learner" in out
+
+
+@pytest.mark.parametrize(
+    ("log_format", "mode"), [("json", "multi_processing"), ("text", "multi_threading")]
+)
+def test_a_run_that_fails_logs_lines_alone_and_nothing_of_anybody(
+    log_format: str, mode: str
+) -> None:
+    """Whatever Beam's workers have to say of it, in processes and threads of their own."""
+    events = simulate(300)
+    os.symlink("/dev/full", "full.jsonl")
+    words = ("--direct_running_mode", mode, *TWO_WORKERS[2:])
+    options = "--store-retry-s 0 --dead-letter full.jsonl --debug --log-format"
+    code, out, err = shell(f"{' '.join(RUN)} {' '.join(words)} {options} {log_format}")
+    assert (code, out) == (1, "")
+    *lines, last = err.splitlines()
+    if log_format == "json":
+        lines = [json.loads(line)["message"] for line in lines]
+        last = f"group-scores: {json.loads(last)['message']}"
+    else:
+        assert all(re.match(r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ [\w.]+: ", line) for line in lines)
+    assert "full.jsonl cannot be written: No space left on device" in last
+    assert any("Traceback" in line for line in lines)
+    assert_holds_nothing_of(events, err)
 
 
 class TestTerminal:

@@ -23,11 +23,11 @@ from group_scores.stores import AddressError
 from group_scores.transforms.kafka.address import KafkaAddress
 from group_scores.transforms.kafka.client import close_quietly, open_consumer
 from group_scores.transforms.kafka.inner import topics_of
-from tests import naive
 from tests.command_line import invoke, refused
 from tests.integration.pipeline_runs import (
     Tables,
     arguments,
+    assert_holds_nothing_of,
     consume,
     dead_letter_differences,
     differences,
@@ -114,25 +114,6 @@ def test_a_run_equals_the_recomputation_and_logs_nothing_of_anybody(
     assert_holds_nothing_of(messages, done.stderr)
     for password in (PASSWORD, guarded.kafka_password):
         assert password not in done.stderr + done.stdout
-
-
-def assert_holds_nothing_of(messages: list[bytes], text: str) -> None:
-    """Ids, and texts of questions and answers: no word of 12 letters or more, and no sentence."""
-    words = re.compile(r"[\w-]{12,}")
-    told = set(words.findall(text))
-    given = {
-        word for message in messages for word in words.findall(message.decode(errors="ignore"))
-    }
-    assert len(given) > 1_000
-    assert not told & given
-    sentences = {
-        text
-        for message in messages
-        if naive.refusal(message) is None
-        for text in re.findall(r"[\w ,]{16,}", message.decode())
-    }
-    assert any("the book" in sentence for sentence in sentences)
-    assert not [sentence for sentence in sentences if sentence in text]
 
 
 @contextlib.contextmanager
