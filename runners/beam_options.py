@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -127,7 +128,7 @@ def quiet_threads(options: PipelineOptions) -> Iterator[None]:
     """
     mode = options.view_as(DirectOptions).direct_running_mode
     if mode == "multi_threading" or options.view_as(StandardOptions).runner == FLINK_RUNNER:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             yield
     else:
         yield

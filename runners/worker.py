@@ -6,7 +6,6 @@ the local runner that could keep it from that.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -25,8 +24,9 @@ def main(debug: bool, log_format: str) -> None:
     set_up_logging(debug, log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    # Beam prints the traceback of a bundle that fails, and logs it as well.
-    sys.stderr = io.StringIO()
+    # Beam prints the traceback of a bundle that fails, and logs it as well; Python does at the end,
+    # where the launcher has gone.
+    sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     # Lines that go to the launcher as well would come twice.
     os.environ.pop("LOGGING_API_SERVICE_DESCRIPTOR", None)
     options = json.loads(os.environ.get("PIPELINE_OPTIONS") or "{}")

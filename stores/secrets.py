@@ -8,6 +8,9 @@ import stat
 
 from group_scores.stores.errors import AddressError
 
+NO_PASSWORD = ""
+"""For the private key of a client: OpenSSL would ask the terminal for one, and wait."""
+
 _LARGEST_BYTES = 64 << 10  # a password is a line; a file of more is another file
 _log = logging.getLogger(__name__)
 

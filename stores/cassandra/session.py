@@ -20,7 +20,7 @@ from group_scores.stores.cassandra.address import CassandraAddress
 from group_scores.stores.cassandra.faults import PASSWORD_VARIABLE, is_drivers, start_error
 from group_scores.stores.cassandra.wire import IntegerTimes
 from group_scores.stores.errors import AddressError
-from group_scores.stores.secrets import Renewed, how_to_set, secret
+from group_scores.stores.secrets import NO_PASSWORD, Renewed, how_to_set, secret
 
 REQUEST_TIMEOUT_S = 10.0
 _START_S = 12.0  # of the 15 s in which a start has to say what is wrong
@@ -127,10 +127,11 @@ def _ssl_context(address: CassandraAddress) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=address.ca)
         if address.cert and address.key:
-            context.load_cert_chain(address.cert, address.key)
+            context.load_cert_chain(address.cert, address.key, password=NO_PASSWORD)
     except (ssl.SSLError, OSError) as error:
         raise AddressError(
-            f"ca={address.ca}, cert={address.cert}, key={address.key}: {error}; give PEM files"
+            f"ca={address.ca}, cert={address.cert}, key={address.key}: {error}; give PEM files, "
+            "the key without a password"
         ) from None
     return context
 

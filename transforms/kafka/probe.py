@@ -15,7 +15,7 @@ import time
 from kafka.net.sasl import get_sasl_mechanism
 
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
-from group_scores.stores.secrets import how_to_set, source_of
+from group_scores.stores.secrets import NO_PASSWORD, how_to_set, source_of
 from group_scores.transforms.kafka.address import PASSWORD_VARIABLE, KafkaAddress, host_port
 
 _METADATA, _SASL_HANDSHAKE, _API_VERSIONS, _SASL_AUTHENTICATE = 3, 17, 18, 36
@@ -96,7 +96,7 @@ def _encrypt(sock: socket.socket, address: KafkaAddress, server: str) -> ssl.SSL
     try:
         context = ssl.create_default_context(cafile=config.get("ssl_cafile"))
         if address.cert:
-            context.load_cert_chain(address.cert, address.key)
+            context.load_cert_chain(address.cert, address.key, password=NO_PASSWORD)
     except (ssl.SSLError, OSError) as error:
         raise AddressError(
             f"a file of ca=, cert= or key= for {address} is not what it should be "
