@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import sys
 import threading
@@ -37,7 +38,8 @@ def set_up_logging(debug: bool, log_format: str = "text") -> None:
     With `json` whatever else is printed there comes as such lines too.
     """
     stream = sys.stderr.out if isinstance(sys.stderr, JsonLines) else sys.stderr
-    stream = stream or io.StringIO()  # it is closed
+    if stream is None:  # it is closed
+        stream = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Json() if log_format == "json" else _Text(whole=stream.isatty()))
     if not debug:
