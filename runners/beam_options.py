@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +18,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from group_scores.runners.command import DEBUG
 from group_scores.runners.dataflow import options as dataflow_options
 from group_scores.runners.flink import options as flink_options
+from group_scores.runners.logs import OPTION, debugging, log_format
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
 
@@ -113,7 +114,9 @@ def runner_of(options: PipelineOptions) -> PipelineRunner | None:
     direct.direct_running_mode = ""
     # -P: what lies in the current folder is not to be taken for a library.
     words = [sys.executable, "-P", "-m", "group_scores.runners.worker"]
-    if _debugging():
+    if log_format() == "json":
+        words.append(f"{OPTION}=json")
+    if debugging():
         words.append(DEBUG)
     environment = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(words)}")
     return FnApiRunner(default_environment=environment)
@@ -141,18 +144,15 @@ def runner_described(options: PipelineOptions) -> str | None:
 def quiet_threads(options: PipelineOptions) -> Iterator[None]:
     """Keep off the terminal the traceback that Beam prints where a worker thread's bundle fails.
 
-    The launcher tells the cause in one line.
+    It logs it as well, and the launcher tells the cause in one line. Flink's workers, too, are
+    threads of this process.
     """
     mode = options.view_as(DirectOptions).direct_running_mode
-    if mode == "multi_threading" and not _debugging():
-        with contextlib.redirect_stderr(io.StringIO()):
+    if mode == "multi_threading" or options.view_as(StandardOptions).runner == FLINK_RUNNER:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             yield
     else:
         yield
-
-
-def _debugging() -> bool:
-    return logging.getLogger("group_scores").isEnabledFor(logging.INFO)
 
 
 def _check_names(

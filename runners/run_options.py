@@ -91,8 +91,7 @@ _OPTIONS = (
     click.option(
         "--content-index",
         metavar="ADDRESS",
-        help="redis://HOST:PORT/DB: refuse contents that a course's set there lacks.  "
-        "[default: not checked]",
+        help="redis://HOST:PORT/DB: refuse contents not in a course's set.  [default: not checked]",
     ),
     click.option(
         "--summary",

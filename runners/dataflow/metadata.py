@@ -17,8 +17,8 @@ from group_scores.runners import cli
 from group_scores.runners.command import DEBUG, NAME, Number
 from group_scores.runners.dataflow.reach import SCHEMES
 
-_NOT_THERE = ("--allow-partial", "--summary", "--metrics-listen", DEBUG)
-"""Options about snapshots, and about the launcher of one who waits."""
+_NOT_THERE = ("--allow-partial", "--summary", "--metrics-listen", "--log-format", DEBUG)
+"""Options about snapshots, and about the launcher of one who waits or reads its log."""
 
 _NEEDED = ("--source", "--store")
 _NUMBER = r"^[0-9]+([.][0-9]+)?$"

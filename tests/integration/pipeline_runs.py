@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -121,6 +122,25 @@ def dead_letter_differences(letters: Iterable[bytes], messages: Iterable[bytes])
         f"{n} dead letters too many of {what[:200]!r}" for what, n in (found - expected).items()
     ]
     return wrong + [f"{n} missing of {what[:200]!r}" for what, n in (expected - found).items()]
+
+
+def assert_holds_nothing_of(messages: list[bytes], text: str) -> None:
+    """Ids, and texts of questions and answers: no word of 12 letters or more, and no sentence."""
+    words = re.compile(r"[\w-]{12,}")
+    told = set(words.findall(text))
+    given = {
+        word for message in messages for word in words.findall(message.decode(errors="ignore"))
+    }
+    assert len(given) > 100
+    assert not told & given
+    sentences = {
+        text
+        for message in messages
+        if naive.refusal(message) is None
+        for text in re.findall(r"[\w ,]{16,}", message.decode())
+    }
+    assert any("the book" in sentence for sentence in sentences)
+    assert not [sentence for sentence in sentences if sentence in text]
 
 
 def own_fields(letter: bytes) -> str:

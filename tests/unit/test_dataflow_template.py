@@ -76,7 +76,9 @@ class TestParameters:
     def test_are_all_that_the_command_has_and_that_make_sense_there(self) -> None:
         options = {name for one in cli.run.params for name in one.opts if name.startswith("--")}
         made = {f"--{name.replace('_', '-')}" for name in PARAMETERS}
-        assert options - made == {"--allow-partial", "--debug", "--metrics-listen", "--summary"}
+        assert options - made == {
+            *("--allow-partial", "--debug", "--log-format", "--metrics-listen", "--summary")
+        }
         assert made <= options
         assert set(VALUES) == set(PARAMETERS)
 
