@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
 import os
@@ -56,6 +57,13 @@ class Number(click.ParamType):  # type: ignore[type-arg]
 
 
 SECONDS = Number("seconds", 1_000_000)
+_ends: list[Callable[[], object]] = []
+
+
+def at_end(end: Callable[[], object]) -> None:
+    """Have `end` called when the process ends, an interrupted one too: what it started is to go."""
+    _ends.append(end)
+    atexit.register(end)
 
 
 class _Command(click.Command):
@@ -84,6 +92,9 @@ class Program(click.Group):
             words = list(sys.argv[1:] if args is None else args)
             code = _run(self, words)
         if code > _KILLED:
+            for end in _ends:
+                with contextlib.suppress(Exception):
+                    end()
             os._exit(code)  # what was interrupted may still be at it, and would be waited for
         sys.exit(code)
 

@@ -13,6 +13,8 @@ from group_scores.runners.run_options import RunOptions, open_source
 from group_scores.stores import AddressError
 
 if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     from group_scores.pipelines.options import Job
     from group_scores.pipelines.sources import Source
 
@@ -62,10 +64,20 @@ def run_job(
                 job, beam, lambda seen: screen.progress(source.gives, total, seen.read, seen.ranges)
             )
     except KeyboardInterrupt as error:
-        error.add_note("run it again: what was not committed is read again, and nothing is lost")
+        error.add_note(_after(source, beam))
         raise
     _tell(source, options, counts, job.dead_letter)
     return counts, job.dead_letter
+
+
+def _after(source: Source, options: PipelineOptions) -> str:
+    """Say what an interrupt leaves behind."""
+    from group_scores.runners.beam_options import runner_described
+
+    if source.endless and (where := runner_described(options)):
+        cluster = where.partition(",")[0]
+        return f"the job, if it was taken, goes on: {cluster}; stop it there, with a savepoint"
+    return "run it again: what was not committed is read again, and nothing is lost"
 
 
 def _tell(source: Source, options: RunOptions, counts: dict[str, float], dead_letter: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 from collections.abc import Callable
@@ -16,9 +15,12 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.flink_runner import FlinkJarJobServer, FlinkRunner
 from apache_beam.runners.portability.job_server import JobServer
 
+from group_scores.runners.command import at_end
 from group_scores.runners.flink.cluster import Cluster
 from group_scores.runners.flink.job_server import MAIN_CLASS, cluster_jars
 from group_scores.runners.flink.options import EMBEDDED
+
+_STARTING_S = 10.0
 
 
 class Flink(FlinkRunner):
@@ -95,12 +97,15 @@ class _Ending(JobServer):
         with self._lock:
             if self._endpoint is None:
                 self._endpoint = self._server.start()
-                atexit.register(self.stop)
+                at_end(self.stop)
             return self._endpoint
 
     def stop(self) -> None:
-        """End it."""
-        with self._lock:
-            if self._endpoint is not None:
-                self._server.stop()
-                self._endpoint = None
+        """End it, also one that another thread is starting."""
+        if self._lock.acquire(timeout=_STARTING_S):
+            try:
+                if self._endpoint is not None:
+                    self._server.stop()
+                    self._endpoint = None
+            finally:
+                self._lock.release()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -124,17 +126,17 @@ def stream(
 
 
 def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
-    """Metrics on the way; a second run of the same name; new partitions; the offsets in state."""
+    """Metrics on the way; a second run of its name; new partitions; no launcher at the end."""
     cluster = stream.cluster
     events = list(simulate(Simulation(2_000, 91, redeliver=0.1, shuffle=0.2, invalid=0.02)))
     half = len(events) // 2
     stream.send(events[:half])
     with stream.reading() as reading, stream.run() as launcher:
         reading.wait(half, launcher)
-        eventually(lambda: stream.metric("kafka_records") == half)
+        eventually(lambda: stream.metric("event_latencies") == half)
         text = cluster.metrics()
         assert metric(text, "events") == half
-        assert metric(text, "event_latencies") == half
+        assert metric(text, "kafka_records") == half
         assert metric(text, "attempts_written") > 0
         assert metric(text, "aggregates_written") > 0
         assert metric(text, "dead_letters") > 0
@@ -142,7 +144,7 @@ def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
         told = set(re.findall(r"operator_group_scores_(\w+)\{", text))
         assert told <= {*STREAM_NAMES, "aggregates_unchanged", "aggregates_not_taken"}
 
-        # The launcher may go: the job stays. Another of its name is refused in one line.
+        # Another of its name is refused in one line.
         again = subprocess.run(
             arguments("run", *cluster.arguments, source=stream.source, store=stream.store),
             capture_output=True,
@@ -152,7 +154,7 @@ def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
         assert again.returncode == 2
         assert "a job named group-scores is running" in again.stderr
         savepoint = cluster.stop_job(stream.job())
-        launcher.wait(60)
+        assert launcher.wait(60) == 0, stream.log.read_text()
     stream.kafka.create_partitions(stream.topic, PARTITIONS + 1)
     stream.send(events[half:])
     with (
@@ -161,6 +163,11 @@ def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
     ):
         reading.wait(len(events), launcher)
         eventually(lambda: stream.metric("kafka_records") == len(events) - half)
+        os.killpg(launcher.pid, signal.SIGINT)
+        assert launcher.wait(20) == 128 + signal.SIGINT
+        assert "the job, if it was taken, goes on" in stream.log.read_text()
+        time.sleep(2)
+        assert stream.job()
     stream.check()
 
 
