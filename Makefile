@@ -46,12 +46,14 @@ types: .venv/.dev ## Check the types
 servers: .venv/.dev ## Get what the test servers need: jars into the user's cache, Redis
 	@.venv/bin/python -m tests.servers
 
-# Both hold setuptools, which the editable install builds with.
+# All hold setuptools, which the editable install builds with.
 lock: .venv/.python ## Renew the lock files after a change of pyproject.toml (ARGS=--upgrade: the newest)
 	@test -x .venv/bin/uv || $(PIP) uv
 	@$(COMPILE) $(ARGS) --extra dev -o requirements-dev.lock pyproject.toml
 	@echo 'setuptools>=77' | $(COMPILE) $(ARGS) -c requirements-dev.lock \
 		-o requirements.lock pyproject.toml -
+	@echo 'setuptools>=77' | $(COMPILE) $(ARGS) -c requirements-dev.lock --extra gcp \
+		-o requirements-gcp.lock pyproject.toml -
 
 clean: ## Remove .venv and all that was built; the servers' jars stay in the user's cache
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -20,13 +20,24 @@ from benchmarks.bench import Bench, Figures, Servers
 from benchmarks.worker import ROOT
 from tests.servers.process import ServerError
 
-NAMES = ("rules", "kafka_read", "embedded", "kafka_to_cassandra", "scan", "snapshot", "memory")
+NAMES = (
+    "rules",
+    "kafka_read",
+    "embedded",
+    "kafka_to_cassandra",
+    "flink",
+    "scan",
+    "snapshot",
+    "memory",
+)
+LONG = ("trickle",)
+"""Those that are run by name only: at a rate of events that takes its time."""
 _QUICK = {"events": 200, "rounds": 1}
 _WIDTH = 120  # where there is no terminal to ask
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice(NAMES), metavar="[NAME]...")
+@click.argument("names", nargs=-1, type=click.Choice([*NAMES, *LONG]), metavar="[NAME]...")
 @click.option("--events", type=click.IntRange(min=100), default=20_000, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--quick", is_flag=True, help="A few events, one round: does it run? No figures.")
@@ -37,8 +48,9 @@ _WIDTH = 120  # where there is no terminal to ask
     help="Where the figures go. [default: build/benchmarks.json]",
 )
 def main(names: tuple[str, ...], events: int, rounds: int, quick: bool, out: Path) -> None:
-    """Measure the pipeline: rules, kafka_read, embedded, kafka_to_cassandra, scan,
-    snapshot, memory, or some.
+    """Measure the pipeline: rules, kafka_read, embedded, kafka_to_cassandra,
+    flink, scan, snapshot, memory, or some. By name only: trickle, which takes a second
+    for each twenty events.
 
     Starts a Kafka and a Cassandra of its own where they are needed. All of it takes half
     an hour on two cores, and up to 3 GB in the folder for temporary files.

@@ -104,18 +104,18 @@ class Bench:
             self._simulate(events, str(path))
         return path
 
-    def events_topic(self, events: int) -> str:
+    def events_topic(self, events: int, partitions: int = PARTITIONS) -> str:
         """Return the address of a topic of simulated events; a second time, the same one.
 
         Compressed, as producers in the field do; read from its start, by a new group each time.
         """
-        name = f"events-{events}"
+        name = f"events-{events}-{partitions}"
         kafka = self.servers.kafka
         with kafka.admin() as admin:
             known = name in admin.list_topics()
         address = f"kafka://{kafka.bootstrap}/{name}"
         if not known:
-            kafka.create_topic(name, PARTITIONS, compression_type="lz4")
+            kafka.create_topic(name, partitions, compression_type="lz4")
             self._simulate(events, address)
         return f"{address}?start=earliest&until=latest&group=benchmark-{next(self._numbers)}"
 
@@ -153,6 +153,14 @@ class Bench:
             for name in ("kafka", "cassandra")
             if name in self.servers.__dict__
         }
+
+    def servers_cpu_s(self) -> dict[str, float]:
+        """Return the CPU seconds that each server has used."""
+        found = {}
+        for name, pid in self.server_pids().items():
+            times = psutil.Process(pid).cpu_times()
+            found[name] = float(times.user + times.system)
+        return found
 
     def _simulate(self, events: int, address: str) -> None:
         self.say(f"making {events:,} events")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,9 @@ from apache_beam.runners.runner import PipelineRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from group_scores.runners.command import DEBUG
+from group_scores.runners.dataflow import options as dataflow_options
 from group_scores.runners.flink import options as flink_options
+from group_scores.runners.logs import OPTION, debugging, log_format
 from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import AddressError
 
@@ -25,7 +27,8 @@ LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 _LOCAL_NAMES = ("DirectRunner", "FnApiRunner")
 FLINK_RUNNER = "FlinkRunner"
-_LATER = ("DataflowRunner", "PortableRunner", "SparkRunner")
+_RUNNERS = (FLINK_RUNNER, dataflow_options.RUNNER)
+_LATER = ("PortableRunner", "SparkRunner")
 FLINK_OPTIONS = frozenset(
     {
         "--allow_non_restored_state",
@@ -81,6 +84,8 @@ def pipeline_options(
     runner = _runner(arguments)
     if runner == FLINK_RUNNER:
         arguments = flink_options.with_defaults(arguments, streams=streams, endless=endless)
+    elif runner == dataflow_options.RUNNER:
+        arguments = dataflow_options.with_defaults(arguments, streams=streams, endless=endless)
     elif endless:
         raise AddressError(
             f"until=forever needs a runner that streams: add --runner {FLINK_RUNNER} "
@@ -109,7 +114,9 @@ def runner_of(options: PipelineOptions) -> PipelineRunner | None:
     direct.direct_running_mode = ""
     # -P: what lies in the current folder is not to be taken for a library.
     words = [sys.executable, "-P", "-m", "group_scores.runners.worker"]
-    if _debugging():
+    if log_format() == "json":
+        words.append(f"{OPTION}=json")
+    if debugging():
         words.append(DEBUG)
     environment = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(words)}")
     return FnApiRunner(default_environment=environment)
@@ -137,18 +144,15 @@ def runner_described(options: PipelineOptions) -> str | None:
 def quiet_threads(options: PipelineOptions) -> Iterator[None]:
     """Keep off the terminal the traceback that Beam prints where a worker thread's bundle fails.
 
-    The launcher tells the cause in one line.
+    It logs it as well, and the launcher tells the cause in one line. Flink's workers, too, are
+    threads of this process.
     """
     mode = options.view_as(DirectOptions).direct_running_mode
-    if mode == "multi_threading" and not _debugging():
-        with contextlib.redirect_stderr(io.StringIO()):
+    if mode == "multi_threading" or options.view_as(StandardOptions).runner == FLINK_RUNNER:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             yield
     else:
         yield
-
-
-def _debugging() -> bool:
-    return logging.getLogger("group_scores").isEnabledFor(logging.INFO)
 
 
 def _check_names(
@@ -199,13 +203,13 @@ def _runner(arguments: Sequence[str]) -> str:
     name = parser.parse_known_args(list(arguments))[0].runner
     if name == LOCAL_RUNNER or name.lower() in map(str.lower, _LOCAL_NAMES):
         return LOCAL_RUNNER
-    if name.lower() == FLINK_RUNNER.lower():
-        return FLINK_RUNNER
+    for runner in _RUNNERS:
+        if name.lower() == runner.lower():
+            return runner
+    known = " or ".join((_LOCAL_NAMES[0], *_RUNNERS))
     if name.lower() in map(str.lower, _LATER):
-        raise AddressError(
-            f"--runner {name} is not built yet; use {_LOCAL_NAMES[0]} or {FLINK_RUNNER}"
-        )
+        raise AddressError(f"--runner {name} is not built yet; use {known}")
     raise AddressError(
-        f"unknown runner {name!r}{did_you_mean(name, (*_LOCAL_NAMES, FLINK_RUNNER, *_LATER))} "
-        f"(use {_LOCAL_NAMES[0]} or {FLINK_RUNNER})"
+        f"unknown runner {name!r}{did_you_mean(name, (*_LOCAL_NAMES, *_RUNNERS, *_LATER))} "
+        f"(use {known})"
     )

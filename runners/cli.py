@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import wraps
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,10 @@ from group_scores.runners.command import (
     Number,
     Program,
     flush_out,
-    set_up_logging,
     write_out,
 )
+from group_scores.runners.logs import FORMATS, OPTION, set_up_logging
+from group_scores.runners.run import run_job
 from group_scores.runners.run_options import (
     AGG_COLUMNS,
     AGG_DETAILS,
@@ -34,7 +34,6 @@ from group_scores.runners.run_options import (
     RunOptions,
     again,
     check_exists,
-    open_source,
     pipeline_options,
     store_config,
 )
@@ -43,8 +42,7 @@ from group_scores.runners.verify import verify as run_verify
 from group_scores.stores import AddressError, Selection, Store, StoreConfig, open_store
 
 if TYPE_CHECKING:
-    from group_scores.pipelines.options import Job
-    from group_scores.pipelines.sources import Source
+    pass
 
 SAMPLE_STORE = "sqlite:group-scores.db"
 _LATER = {
@@ -72,8 +70,9 @@ Addresses:
 
 {_ALL_ATTEMPTS}
 \b
-Passwords come from the environment:
+Passwords come from the environment, or from files that it names:
   KAFKA_PASSWORD, CASSANDRA_PASSWORD, REDIS_PASSWORD
+  KAFKA_PASSWORD_FILE, CASSANDRA_PASSWORD_FILE, REDIS_PASSWORD_FILE
 """
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": True}
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -88,17 +87,26 @@ def main() -> None:
 
 
 def command(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a subcommand with --debug, the last of its options."""
+    """Make a subcommand with --log-format and --debug, the last of its options."""
 
     def wrap(function: Callable[..., None]) -> click.Command:
         @wraps(function)
-        def logged(*args: Any, debug: bool, **kwargs: Any) -> None:
-            set_up_logging(debug)
+        def logged(*args: Any, debug: bool, log_format: str, **kwargs: Any) -> None:
+            set_up_logging(debug, log_format)
             function(*args, **kwargs)
 
         made = main.command(**settings)(logged)
         text = "Log everything; show tracebacks."
-        made.params.append(click.Option([DEBUG], is_flag=True, help=text))
+        made.params += [
+            click.Option(
+                [OPTION],
+                type=click.Choice(FORMATS),
+                default=FORMATS[0],
+                show_default=True,
+                help="How log lines are written.",
+            ),
+            click.Option([DEBUG], is_flag=True, help=text),
+        ]
         return made
 
     return wrap
@@ -163,72 +171,9 @@ def replay(source: str, store: str | None, dead_letter: str | None, **options: A
     _run(source, wanted, into_itself=source.startswith("kafka:"))
 
 
-def _run(
-    text: str, options: RunOptions, *, into_itself: bool, allow_partial: bool = False
-) -> tuple[dict[str, float], str]:
-    """Run the pipeline; return its counts and the address of the dead letter."""
-    from group_scores.runners import launch
-    from group_scores.runners.beam_options import pipeline_options as beam_options
-    from group_scores.runners.beam_options import runner_checks, runner_described
-    from group_scores.transforms.sinks import same_place
-
-    source = open_source(text, allow_partial=allow_partial)
+def _run(text: str, options: RunOptions, **how: bool) -> tuple[dict[str, float], str]:
     own = [name for one in (*run.params, *replay.params) for name in one.opts]
-    own = [name for name in own if name.startswith("--")]
-    beam = beam_options(options.beam_options, own, streams=source.streams, endless=source.endless)
-    if source.endless:
-        source = launch.with_readers(source, beam)
-    job = options.job(source)
-    if job.cert_events and same_place(job.cert_events, job.dead_letter):
-        raise AddressError("--cert-events and --dead-letter are one place; name two")
-    if not into_itself:
-        _check_sinks(job, source)
-    if options.metrics_listen and not source.endless:
-        raise AddressError("--metrics-listen is for runs that do not end; add until=forever")
-    try:
-        total = launch.check(job, also=runner_checks(beam))
-        if where := runner_described(beam):
-            screen.tell(where)
-        with _watched(source, options.metrics_listen):
-            counts = launch.run(
-                job, beam, lambda seen: screen.progress(source.gives, total, seen.read, seen.ranges)
-            )
-    except KeyboardInterrupt as error:
-        error.add_note("run it again: what was not committed is read again, and nothing is lost")
-        raise
-    batch = source.gives == "attempts"
-    if options.summary == "json":
-        names = launch.BATCH_SUMMARY if batch else launch.SUMMARY
-        write_out(json.dumps({name: counts[name] for name in (*names, "seconds")}) + "\n")
-    else:
-        shown = launch.BATCH_COUNTS if batch else launch.SUMMARY
-        told = {name: counts[name] for name in (*shown, "seconds")}
-        screen.tell(screen.summary_table(told, job.dead_letter))
-    if rows := counts.get(launch.NOT_TAKEN):
-        screen.tell(f"{screen.count(rows, 'row')} did not take all that was written; run it again")
-    return counts, job.dead_letter
-
-
-@contextmanager
-def _watched(source: Source, listen: str | None) -> Iterator[None]:
-    """Watch an endless run's lag, and tell Prometheus of it where that is asked for."""
-    from group_scores.pipelines.sources import KafkaSource
-
-    if not (source.endless and isinstance(source, KafkaSource)):
-        yield
-        return
-    from group_scores.runners.lag_watch import LagWatch, metrics_server
-
-    watch = LagWatch(source.address)
-    serving = metrics_server(listen, watch.registry) if listen else nullcontext()
-    with serving, watch.watching():
-        yield
-
-
-def _check_sinks(job: Job, source: Source) -> None:
-    for option, address in (("--dead-letter", job.dead_letter), ("--cert-events", job.cert_events)):
-        if address and source.reads(address):
-            raise AddressError(f"{option} {address} is being read; name another place for it")
+    return run_job(text, options, [name for name in own if name.startswith("--")], **how)
 
 
 @command(context_settings=_PASS_ON, options_metavar="[OPTIONS]", epilog=_ALL_ATTEMPTS)
@@ -376,10 +321,10 @@ def simulate(to: str, rate: float | None, **fractions: Any) -> None:
     help="Where task managers ask for workers; --environment_config names it to a run.",
 )
 def worker_pool(listen: str) -> None:
-    """Start Python workers for the Flink task managers of this machine.
+    """Start Python workers for a Flink task manager.
 
-    One pool beside each task manager, in its pod or on its host. The workers read passwords from
-    the pool's environment.
+    A pool beside each task manager, in its pod or on its host. The workers read passwords from the
+    pool's environment.
     """
     from group_scores.runners.flink.worker_pool import serve
 

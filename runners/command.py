@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
-import re
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
-from group_scores.stores.address import SECRET_WORDS, did_you_mean
+from group_scores.runners.logs import format_in, last_line, printable, without_secrets
+from group_scores.stores.address import did_you_mean
 from group_scores.stores.errors import GroupScoresError
 
 NAME = "group-scores"
 DEBUG = "--debug"
-_LIBRARIES = ("apache_beam", "cassandra", "kafka")
 _KILLED = 128  # what a shell adds to the number of a signal
 _LONGEST_WORD = 300
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@'\"]*@")
-_SECRET = re.compile(rf"(?i)([\w-]*(?:{'|'.join(SECRET_WORDS)})[\w-]*=)[^&\s'\"]+")
 
 
 class OutputClosed(Exception):
@@ -121,10 +116,9 @@ def _run(program: Program, words: list[str]) -> int:
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (Exception, KeyboardInterrupt) as error:
-        if DEBUG in words and not isinstance(error, click.ClickException):
-            traceback.print_exc()
         message, code = ending(error)
-        click.echo(message, err=True)
+        shown = DEBUG in words and not isinstance(error, click.ClickException)
+        last_line(message, error if shown else None, format_in(words))
         return code
 
 
@@ -152,35 +146,12 @@ def ending(error: BaseException) -> tuple[str, int]:
 def _line(text: str, error: BaseException | None = None) -> str:
     """One line without secrets, whatever was given to us; an error's notes follow it."""
     notes: list[str] = getattr(error, "__notes__", [])
-    text = _CREDENTIALS.sub("…@", " ".join("; ".join([text, *notes]).split()))
-    text = _SECRET.sub(r"\1…", text)
+    text = without_secrets(" ".join("; ".join([text, *notes]).split()))
     words = [
         word if len(word) <= _LONGEST_WORD else f"{word[:200]}…{word[-80:]}"
         for word in text.split(" ")
     ]
     return f"{NAME}: {printable(' '.join(words))}"
-
-
-def printable(text: str) -> str:
-    """Show what a terminal would act on, or not show, as an escape sequence."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
-def set_up_logging(debug: bool) -> None:
-    """Log to standard error, one line each: warnings of ours; with `debug` what libraries say."""
-    logging.basicConfig(
-        level=logging.INFO if debug else logging.ERROR,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    # What a library says of a failure is part of our one line; our own warnings (a server that is
-    # waited for) are for the operator in any case.
-    for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(logging.INFO if debug else logging.CRITICAL + 1)
-    logging.getLogger("group_scores").setLevel(logging.INFO if debug else logging.WARNING)
 
 
 def write_out(text: str | bytes) -> None:

@@ -12,7 +12,7 @@ from rich.bar import Bar
 from rich.table import Table
 
 from group_scores.runners import screen
-from group_scores.runners.command import printable
+from group_scores.runners.logs import printable
 from group_scores.scores.drift import DETAILS, UPDATED, Difference, Kind
 
 if TYPE_CHECKING:

@@ -20,6 +20,8 @@ from apache_beam.runners.runner import PipelineResult
 from group_scores.pipelines import Job, VerifyJob, build, build_verify
 from group_scores.pipelines.sources import Source
 from group_scores.runners.beam_options import quiet_threads, runner_of
+from group_scores.runners.dataflow.options import is_dataflow
+from group_scores.runners.dataflow.options import readers as dataflow_readers
 from group_scores.runners.flink.keys import spread
 from group_scores.scores.drift import Kind
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
@@ -176,6 +178,16 @@ def run(
     return _counted(start, names, watch)
 
 
+def hand_over(job: Job, options: PipelineOptions) -> str | None:
+    """Start the job on Dataflow, do not wait for it, and return its id.
+
+    Its workers count for the service and not for a terminal here. None where there is no id yet: a
+    template's launcher submits what is made here. Raises GroupScoresError with the cause.
+    """
+    result = _run(lambda pipeline: build(pipeline, job), options, wait=False)
+    return str(result.job_id()) if getattr(result, "has_job", False) else None
+
+
 def run_verify(
     job: VerifyJob,
     options: PipelineOptions,
@@ -192,6 +204,8 @@ def run_verify(
 
 def with_readers(source: Source, options: PipelineOptions) -> Source:
     """Return an endless source whose readers are spread over all the workers."""
+    if is_dataflow(options):
+        return replace(source, readers=dataflow_readers(options))  # type: ignore[type-var]
     flink = options.view_as(FlinkRunnerOptions)
     most = flink.max_parallelism  # -1 where Flink is to decide
     readers = spread(max(1, flink.parallelism), most if most > 0 else None)
@@ -233,7 +247,9 @@ def _interruptible(work: Callable[[], T]) -> T:
     return done.result()
 
 
-def _run(apply: Callable[[beam.Pipeline], object], options: PipelineOptions) -> PipelineResult:
+def _run(
+    apply: Callable[[beam.Pipeline], object], options: PipelineOptions, *, wait: bool = True
+) -> PipelineResult:
     try:
         pipeline = beam.Pipeline(runner=runner_of(options), options=options)
     except ValueError as error:
@@ -242,7 +258,8 @@ def _run(apply: Callable[[beam.Pipeline], object], options: PipelineOptions) -> 
         apply(pipeline)
         with quiet_threads(options):
             result = pipeline.run()
-            result.wait_until_finish()
+            if wait:
+                result.wait_until_finish()
         return result
     except Exception as error:
         raise _cause(error) from error

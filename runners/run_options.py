@@ -51,7 +51,7 @@ STORE_RETRY_S = click.option(
 ALLOW_PARTIAL = click.option(
     "--allow-partial",
     is_flag=True,
-    help="Read snapshots that may lack the newest scores: older ones are then written.",
+    help="Read snapshots that may lack newer scores.",
 )
 BEAM_OPTIONS = click.argument(
     "beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]"
@@ -91,8 +91,7 @@ _OPTIONS = (
     click.option(
         "--content-index",
         metavar="ADDRESS",
-        help="redis://HOST:PORT/DB: refuse contents that a course's set there lacks.  "
-        "[default: not checked]",
+        help="redis://HOST:PORT/DB: refuse contents not in a course's set.  [default: not checked]",
     ),
     click.option(
         "--summary",
@@ -100,9 +99,7 @@ _OPTIONS = (
         help="The counts as one JSON object on standard output.  [default: a table]",
     ),
     click.option(
-        "--metrics-listen",
-        metavar="HOST:PORT",
-        help="With until=forever: tell Prometheus there of the lag, and whether it is read.",
+        "--metrics-listen", metavar="HOST:PORT", help="Serve an endless run's lag to Prometheus."
     ),
     BEAM_OPTIONS,
 )

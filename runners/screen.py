@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,7 +26,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from group_scores.runners.command import printable, write_out
+from group_scores.runners.command import write_out
+from group_scores.runners.logs import JsonLines, printable
 
 _PLAIN_WIDTH = 120  # where there is no terminal to ask
 _WIDE = 100  # columns, with which every column of the scores has room for the usual ids
@@ -49,7 +51,19 @@ def _console(*, stderr: bool = False) -> Console:
 
 def tell(what: RenderableType) -> None:
     """Print on standard error: what is said of the work, beside its result."""
+    if isinstance(sys.stderr, JsonLines):
+        sys.stderr.say(_in_a_line(what))
+        return
     _console(stderr=True).print(what, soft_wrap=isinstance(what, str))
+
+
+def _in_a_line(what: RenderableType) -> str:
+    """Return the text of something, a table's rows one after the other."""
+    out = Console(file=io.StringIO(), width=_PLAIN_WIDTH, markup=False, emoji=False)
+    with out.capture() as captured:
+        out.print(what, soft_wrap=isinstance(what, str))
+    rows = [" ".join(row.split()) for row in captured.get().splitlines()]
+    return ", ".join(filter(None, rows))
 
 
 def show(what: RenderableType) -> None:

@@ -74,11 +74,14 @@ def verify(options: VerifyOptions, own_options: list[str]) -> int:
     """Compare, repair if that is asked for, print, and return the exit code."""
     from group_scores.runners import launch
     from group_scores.runners.beam_options import pipeline_options
+    from group_scores.runners.dataflow.options import is_dataflow
 
     with tempfile.TemporaryDirectory(prefix="group-scores-verify-") as folder:
         report = os.path.join(folder, "drift.jsonl")
         job = options.job(report)
         beam = pipeline_options(options.beam_options, own_options)
+        if is_dataflow(beam):
+            raise AddressError("verify reads on this machine what its workers tell; drop --runner")
         total = launch.check_verify(job)
         counts = launch.run_verify(
             job, beam, lambda seen: screen.progress("attempts", total, seen.read, seen.ranges)

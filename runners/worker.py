@@ -6,7 +6,6 @@ the local runner that could keep it from that.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -14,19 +13,20 @@ import sys
 import threading
 import time
 
-from group_scores.runners.command import DEBUG, set_up_logging
+from group_scores.runners.command import DEBUG
+from group_scores.runners.logs import format_in, set_up_logging
 
 _LOOK_EVERY_S = 0.3
 
 
-def main(debug: bool) -> None:
+def main(debug: bool, log_format: str) -> None:
     """Serve the runner that is named in the environment until it is done."""
-    set_up_logging(debug)
+    set_up_logging(debug, log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    if not debug:
-        # Beam prints the traceback of a bundle that fails; the launcher tells the cause in a line.
-        sys.stderr = io.StringIO()
+    # Beam prints the traceback of a bundle that fails, and logs it as well; Python does at the end,
+    # where the launcher has gone.
+    sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     # Lines that go to the launcher as well would come twice.
     os.environ.pop("LOGGING_API_SERVICE_DESCRIPTOR", None)
     options = json.loads(os.environ.get("PIPELINE_OPTIONS") or "{}")
@@ -45,4 +45,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(DEBUG in sys.argv)
+    main(DEBUG in sys.argv, format_in(sys.argv))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from group_scores.stores.errors import AddressError
 
-SECRET_WORDS = ("password", "passwd", "secret", "token")
+SECRET_WORDS = ("pass", "pasw", "pwd", "secret", "token")
+_FIRST_OPTION = re.compile(r"\?(?=\w+=)")
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,17 @@ def parse_uri(
     Raises AddressError for anything that does not fit, secrets in the address included.
     """
     known = sorted(options)
+    scheme = text.partition(":")[0].lower()
+    # A password may hold what ends the part with the hosts; only an option's value may hold an '@'.
+    if "@" in _FIRST_OPTION.split(text, maxsplit=1)[0]:
+        raise AddressError(
+            f"the {scheme} address carries credentials before '@'; give the user as ?username= "
+            "and the password in the environment or a file"
+        )
     try:
         parts = urlsplit(text)
     except ValueError as error:
         raise AddressError(f"{text!r} is not an address: {error}") from None
-    scheme = parts.scheme
-    if "@" in parts.netloc:
-        raise AddressError(
-            f"the {scheme} address carries credentials before '@'; give the user as ?username= "
-            "and the password in the environment"
-        )
     form = f"{scheme}://HOST:PORT" + (f"/{needs_path.upper()}" if needs_path else "")
     hosts = tuple(_host(item, default_port, text, form) for item in parts.netloc.split(","))
     path = unquote(parts.path.lstrip("/"))
@@ -64,7 +67,7 @@ def parse_uri(
         if name not in known:
             if any(word in name.lower() for word in SECRET_WORDS):
                 raise AddressError(
-                    f"{name!r} does not belong in an address; set it in the environment"
+                    f"{name!r} does not belong in an address; set it in the environment or a file"
                 )
             raise AddressError(
                 f"unknown option {name!r} in the {scheme} address{did_you_mean(name, known)} "

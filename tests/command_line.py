@@ -22,7 +22,7 @@ class Done(NamedTuple):
 
 def invoke(*words: str, stdin: bytes | None = None) -> Done:
     """Run the command with these words."""
-    with _logging_kept():
+    with logging_kept():
         result = CliRunner().invoke(main, words, input=stdin, catch_exceptions=False)
     return Done(result.exit_code, result.stdout, result.stderr)
 
@@ -44,15 +44,19 @@ def refused(*words: str, code: int = 2) -> str:
 
 
 @contextmanager
-def _logging_kept() -> Iterator[None]:
+def logging_kept() -> Iterator[None]:
     """The command sets up logging for its process, and here others come after it."""
     root = logging.getLogger()
     handlers = list(root.handlers)
-    loggers = [root, *map(logging.getLogger, ("apache_beam", "cassandra", "kafka", "group_scores"))]
+    loggers = [
+        root,
+        *map(logging.getLogger, ("apache_beam", "cassandra", "kafka", "redis", "group_scores")),
+    ]
     levels = [one.level for one in loggers]
     try:
         yield
     finally:
+        logging.captureWarnings(False)
         root.handlers[:] = handlers
         for one, level in zip(loggers, levels, strict=True):
             one.setLevel(level)

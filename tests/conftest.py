@@ -79,6 +79,15 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     server.kill()
 
 
+@pytest.fixture(scope="session")
+def secured_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A Kafka broker that also listens with TLS; `scram_bootstrap` wants a password by SCRAM."""
+    folder = tmp_path_factory.mktemp("secured-kafka")
+    server = KafkaServer(folder, tls=make_tls(folder / "tls"), heap="256m").start()
+    yield server
+    server.kill()
+
+
 @pytest.fixture
 def topic(kafka: KafkaServer) -> Callable[..., str]:
     """`topic(partitions=1, **config)` makes a topic of this test's own, and names it."""

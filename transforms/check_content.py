@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from dataclasses import dataclass
 import apache_beam as beam
 import redis
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.retry import Retry as RedisRetry
 
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
+from group_scores.stores.secrets import Renewed, how_to_set, secret, source_of
 from group_scores.transforms.batching import BatchingDoFn, BatchSize, Outcome, refuse, split
 from group_scores.transforms.elements import ParsedEvent, Refusal
 from group_scores.transforms.resources import shared
@@ -28,21 +29,33 @@ _ACCESS = ("NOAUTH", "NOPERM", "WRONGPASS")
 _log = logging.getLogger(__name__)
 
 
+class _Login(CredentialProvider):
+    """The password as it is when a connection is made."""
+
+    def __init__(self, password: str) -> None:
+        self._password = Renewed(PASSWORD_VARIABLE, password)
+
+    def get_credentials(self) -> tuple[str]:
+        """See the client."""
+        return (self._password.read(),)
+
+
 class ContentIndex:
     """The sets `{courseId}:{courseId}:leafnodes` of a Redis; for any thread.
 
-    Raises AddressError for an address that is none, or a password that is wrong.
+    Raises AddressError for an address that is none, or a password that is wrong or not to be read.
     """
 
     def __init__(self, address: str, timeout_s: float = 5.0) -> None:
         host, port, database = parse_address(address)
+        password = secret(PASSWORD_VARIABLE)
         self._address = address
         self._no_sets: set[str] = set()
         self._redis = redis.Redis(
             host=host,
             port=port,
             db=database,
-            password=os.environ.get(PASSWORD_VARIABLE),
+            credential_provider=_Login(password) if password else None,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=RedisRetry(NoBackoff(), 0),  # trying again is the stage's
@@ -89,7 +102,7 @@ class ContentIndex:
         if isinstance(error, redis.AuthenticationError) or text.startswith(_ACCESS):
             return AddressError(
                 f"the content index {self._address} refuses access ({text}); check "
-                f"{PASSWORD_VARIABLE} in the environment"
+                f"{source_of(PASSWORD_VARIABLE)} in the environment"
             )
         if "DB index is out of range" in text:
             return AddressError(f"{self._address}: {text}; correct the number at the end")
@@ -109,10 +122,10 @@ class ContentIndex:
 
 def parse_address(address: str) -> tuple[str, int, int]:
     """Return (host, port, database number); raises AddressError."""
-    if "@" in address:
+    if "@" in address or "?" in address:
         raise AddressError(
-            "the redis address carries credentials before '@'; set the password as "
-            f"{PASSWORD_VARIABLE} in the environment"
+            f"the redis address has no user, password or options; {_FORM}, and for a password "
+            f"{how_to_set(PASSWORD_VARIABLE)}"
         )
     found = _ADDRESS.fullmatch(address)
     if not found or not 0 < int(found[2] or 6379) < 65536:

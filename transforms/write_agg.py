@@ -109,7 +109,9 @@ def write_changed(
     }
     not_taken = [one for one in mended.values() if one.left]
     for one in not_taken:
-        log.warning("%s: %d values did not take; run again", "/".join(one.key), len(one.left))
+        # Not whose row it is: logs go further than learners' names may.
+        place = f"a row of course {one.key.course_id}, batch {one.key.batch_id}"
+        log.warning("%s: %d values did not take; run again", place, len(one.left))
     refused = {key: one.refused for key, one in mended.items() if one.refused is not None}
     return AggregatesWritten(
         [

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 
 from group_scores.runners import worker
-from group_scores.runners.command import DEBUG, set_up_logging
+from group_scores.runners.command import DEBUG
+from group_scores.runners.logs import FORMATS, OPTION, set_up_logging
 
 _TIMEOUT_S = 30.0
 
@@ -57,10 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--provision_endpoint", required=True)
     parser.add_argument("--control_endpoint", default="")
     parser.add_argument(DEBUG, action="store_true")
+    parser.add_argument(OPTION, choices=FORMATS, default=FORMATS[0])
     given, _ = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-    set_up_logging(given.debug)
+    set_up_logging(given.debug, given.log_format)
     os.environ.update(environment_of(given.id, given.provision_endpoint, given.control_endpoint))
-    worker.main(given.debug)
+    worker.main(given.debug, given.log_format)
 
 
 if __name__ == "__main__":

@@ -60,12 +60,17 @@ class Cluster:
                 f"({same[0].id}): stop it first, or give this one another --job_name"
             )
         slots = overview.get("slots-available", 0)
-        if slots < parallelism:
+        if slots < parallelism and not (slots and self._adapts()):
             raise AddressError(
                 f"--parallelism {parallelism}: {self.url} has {slots} free of "
                 f"{overview.get('slots-total', 0)} slots; give it more task managers, or ask for "
                 "fewer slots"
             )
+
+    def _adapts(self) -> bool:
+        """Tell whether a job runs with the slots that are there, and with more when they come."""
+        settings = self._ask("/jobmanager/config")
+        return {"key": "jobmanager.scheduler", "value": "adaptive"} in settings
 
     def slots_a_task_manager(self) -> int:
         """Return the most slots that one of the task managers has; 1 where there is none yet."""
@@ -83,7 +88,13 @@ class Cluster:
         return [job for job in jobs if job.state not in _GONE]
 
     def get(self, path: str) -> Mapping[str, Any]:
-        """Return the answer to a question."""
+        """Return the answer to a question, an object."""
+        found = self._ask(path)
+        if not isinstance(found, dict):
+            raise ServiceUnavailableError(f"--flink_master {self.url}: that is no Flink")
+        return found
+
+    def _ask(self, path: str) -> Any:
         try:
             answer = requests.get(f"{self.url}{path}", timeout=self.timeout_s)
             found = answer.json() if answer.ok else None
@@ -92,7 +103,7 @@ class Cluster:
                 f"--flink_master {self.url}: no answer of a Flink there; check the address, and "
                 "that its job manager is up"
             ) from None
-        if not isinstance(found, dict):
+        if not answer.ok:
             raise ServiceUnavailableError(
                 f"--flink_master {self.url}: {answer.status_code} to {path}; is that Flink's REST "
                 "interface?"

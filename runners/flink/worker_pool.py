@@ -18,6 +18,8 @@ from typing import Any
 import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
+from group_scores.runners.command import DEBUG
+from group_scores.runners.logs import OPTION, debugging, log_format
 from group_scores.stores.errors import AddressError
 
 log = logging.getLogger(__name__)
@@ -119,8 +121,9 @@ def serving(listen: str, *words: str) -> Iterator[WorkerPool]:
         pool.close()
 
 
-def serve(listen: str, *words: str) -> None:
-    """Serve until the process is told to end."""
+def serve(listen: str) -> None:
+    """Serve until the process is told to end; the workers log as this process does."""
+    words = [f"{OPTION}={log_format()}", *([DEBUG] if debugging() else [])]
     with serving(listen, *words) as pool:
         log.warning("workers are started at %s", listen)
         while True:

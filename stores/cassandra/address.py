@@ -30,7 +30,7 @@ _KEYSPACE = re.compile(r"\w{1,48}", re.ASCII)
 class CassandraAddress:
     """Where a cluster is and how to speak with it; holds no secret.
 
-    The password comes from the environment (`CASSANDRA_PASSWORD`) when the session is opened.
+    The password (`CASSANDRA_PASSWORD`, see `stores.secrets`) is read at each connection.
     `ca`, `cert` and `key` are PEM files; with a `ca` the connection is TLS and the nodes'
     certificates are checked against it and against their host names.
     """

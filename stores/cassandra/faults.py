@@ -30,6 +30,7 @@ from group_scores.stores.errors import (
     StoreRefusedError,
     StoreTransientError,
 )
+from group_scores.stores.secrets import how_to_set, source_of
 
 PASSWORD_VARIABLE = "CASSANDRA_PASSWORD"
 _PROBE_S = 2.0
@@ -100,10 +101,10 @@ def _login(address: CassandraAddress, error: BaseException) -> str | None:
     if not isinstance(error, AuthenticationFailed) or "Unable to perform" in str(error):
         return None
     if address.username is None:
-        return f"wants a login; give ?username= and the password in {PASSWORD_VARIABLE}"
+        return f"wants a login; give ?username=, and {how_to_set(PASSWORD_VARIABLE)}"
     return (
         f"does not let the user {address.username!r} in; correct ?username= or the password "
-        f"in {PASSWORD_VARIABLE}"
+        f"in {source_of(PASSWORD_VARIABLE)}"
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 
 from cassandra import ConsistencyLevel, UnresolvableContactPoints
-from cassandra.auth import PlainTextAuthProvider
+from cassandra.auth import AuthProvider, PlainTextAuthenticator
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, Session
 from cassandra.policies import (
     ConstantReconnectionPolicy,
@@ -21,6 +20,7 @@ from group_scores.stores.cassandra.address import CassandraAddress
 from group_scores.stores.cassandra.faults import PASSWORD_VARIABLE, is_drivers, start_error
 from group_scores.stores.cassandra.wire import IntegerTimes
 from group_scores.stores.errors import AddressError
+from group_scores.stores.secrets import NO_PASSWORD, Renewed, how_to_set, secret
 
 REQUEST_TIMEOUT_S = 10.0
 _START_S = 12.0  # of the 15 s in which a start has to say what is wrong
@@ -97,16 +97,28 @@ def _profile(address: CassandraAddress) -> ExecutionProfile:
     )
 
 
-def _auth_provider(address: CassandraAddress) -> PlainTextAuthProvider | None:
+class _Login(AuthProvider):  # type: ignore[misc]
+    """The user, with the password as it is when a connection is made."""
+
+    def __init__(self, username: str, password: str) -> None:
+        self._username = username
+        self._password = Renewed(PASSWORD_VARIABLE, password)
+
+    def new_authenticator(self, host: str) -> PlainTextAuthenticator:
+        """See the driver."""
+        return PlainTextAuthenticator(self._username, self._password.read())
+
+
+def _auth_provider(address: CassandraAddress) -> _Login | None:
     if address.username is None:
         return None
-    password = os.environ.get(PASSWORD_VARIABLE)
-    if not password:
+    password = secret(PASSWORD_VARIABLE)
+    if password is None:
         raise AddressError(
             f"the address names the user {address.username!r} but {PASSWORD_VARIABLE} is not set; "
-            "set it in the environment"
+            f"{how_to_set(PASSWORD_VARIABLE)}"
         )
-    return PlainTextAuthProvider(address.username, password)
+    return _Login(address.username, password)
 
 
 def _ssl_context(address: CassandraAddress) -> ssl.SSLContext | None:
@@ -115,10 +127,11 @@ def _ssl_context(address: CassandraAddress) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=address.ca)
         if address.cert and address.key:
-            context.load_cert_chain(address.cert, address.key)
+            context.load_cert_chain(address.cert, address.key, password=NO_PASSWORD)
     except (ssl.SSLError, OSError) as error:
         raise AddressError(
-            f"ca={address.ca}, cert={address.cert}, key={address.key}: {error}; give PEM files"
+            f"ca={address.ca}, cert={address.cert}, key={address.key}: {error}; give PEM files, "
+            "the key without a password"
         ) from None
     return context
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -115,15 +116,34 @@ def differences(tables: Tables, messages: Iterable[bytes]) -> list[str]:
 def dead_letter_differences(letters: Iterable[bytes], messages: Iterable[bytes]) -> list[str]:
     """Compare dead letters with the messages that have to be refused, each as often as it came."""
     refused = [message for message in messages if naive.refusal(message) is not None]
-    expected = Counter(_own_fields(message) for message in refused)
-    found = Counter(_own_fields(letter) for letter in letters)
+    expected = Counter(own_fields(message) for message in refused)
+    found = Counter(own_fields(letter) for letter in letters)
     wrong = [
         f"{n} dead letters too many of {what[:200]!r}" for what, n in (found - expected).items()
     ]
     return wrong + [f"{n} missing of {what[:200]!r}" for what, n in (expected - found).items()]
 
 
-def _own_fields(letter: bytes) -> str:
+def assert_holds_nothing_of(messages: list[bytes], text: str) -> None:
+    """Ids, and texts of questions and answers: no word of 12 letters or more, and no sentence."""
+    words = re.compile(r"[\w-]{12,}")
+    told = set(words.findall(text))
+    given = {
+        word for message in messages for word in words.findall(message.decode(errors="ignore"))
+    }
+    assert len(given) > 100
+    assert not told & given
+    sentences = {
+        text
+        for message in messages
+        if naive.refusal(message) is None
+        for text in re.findall(r"[\w ,]{16,}", message.decode())
+    }
+    assert any("the book" in sentence for sentence in sentences)
+    assert not [sentence for sentence in sentences if sentence in text]
+
+
+def own_fields(letter: bytes) -> str:
     """Return the event of a dead letter, or of a message, without what the refusal added."""
     wrapped = unwrap(SourceRecord(letter, "", 0, 0))
     if wrapped is not None:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from group_scores.pipelines import Job
 from group_scores.pipelines.sources import FileSource
@@ -30,7 +31,13 @@ from group_scores.runners.beam_options import pipeline_options
 from group_scores.stores import StoreConfig
 from group_scores.transforms.progress import Progress
 from tests.command_line import succeed
-from tests.integration.pipeline_runs import PROGRAM, Tables, differences
+from tests.integration.pipeline_runs import (
+    PROGRAM,
+    Tables,
+    assert_holds_nothing_of,
+    differences,
+)
+from tests.servers.tls import make_tls
 
 TWO_WORKERS = ("--direct_running_mode", "multi_processing", "--direct_num_workers", "2")
 RUN = (PROGRAM, "run", "--source", "events.jsonl", "--store", "sqlite:scores.db")
@@ -197,8 +204,32 @@ class TestStreams:
         assert "Learner" in out
 
 
+@pytest.mark.parametrize(
+    ("log_format", "mode"), [("json", "multi_processing"), ("text", "multi_threading")]
+)
+def test_a_run_that_fails_logs_lines_alone_and_nothing_of_anybody(
+    log_format: str, mode: str
+) -> None:
+    """Whatever Beam's workers have to say of it, in processes and threads of their own."""
+    events = simulate(300)
+    os.symlink("/dev/full", "full.jsonl")
+    words = ("--direct_running_mode", mode, *TWO_WORKERS[2:])
+    options = "--store-retry-s 0 --dead-letter full.jsonl --debug --log-format"
+    code, out, err = shell(f"{' '.join(RUN)} {' '.join(words)} {options} {log_format}")
+    assert (code, out) == (1, "")
+    *lines, last = err.splitlines()
+    if log_format == "json":
+        lines = [json.loads(line)["message"] for line in lines]
+        last = f"group-scores: {json.loads(last)['message']}"
+    else:
+        assert all(re.match(r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ [\w.]+: ", line) for line in lines)
+    assert "full.jsonl cannot be written: No space left on device" in last
+    assert any("Traceback" in line for line in lines)
+    assert_holds_nothing_of(events, err)
+
+
 class TestTerminal:
-    def look(self, columns: int, *words: str) -> str:
+    def look(self, columns: int, *words: str, code: int = 0) -> str:
         """Run the command on a terminal of its own and return all that it printed there."""
         child, terminal = pty.fork()
         if child == 0:
@@ -210,7 +241,7 @@ class TestTerminal:
             while data := os.read(terminal, 4096):
                 shown += data
         os.close(terminal)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
 
     def test_shows_how_far_a_run_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +256,24 @@ class TestTerminal:
         assert counts == sorted(counts)
         assert 0 < counts[0] <= 5_000
         assert re.search(r"events +5,000", shown)
+
+    @pytest.mark.parametrize("scheme", ["kafka", "cassandra"])
+    def test_is_not_asked_for_the_password_of_a_key(self, scheme: str, tmp_path: Path) -> None:
+        tls = make_tls(tmp_path / "tls")
+        key = serialization.load_pem_private_key(tls.key.read_bytes(), None)
+        secret = serialization.BestAvailableEncryption(b"of the key")
+        pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        tls.key.write_bytes(key.private_bytes(pem, form, secret))
+        simulate(1)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            place = f"{scheme}://127.0.0.1:{server.getsockname()[1]}/place"
+            address = f"{place}?ca={tls.ca}&cert={tls.cert}&key={tls.key}"
+            given = {"kafka": ("events.jsonl", "sqlite:scores.db", address)}
+            source, store, letters = given.get(scheme, ("events.jsonl", address, "letters.jsonl"))
+            words = ("run", "--source", source, "--store", store, "--dead-letter", letters)
+            shown = self.look(200, *words, code=2)
+        assert "pass phrase" not in shown
+        assert re.search("key has no password|the key without a password", shown)
 
     @pytest.mark.parametrize("columns", [80, 120])
     def test_has_a_table_that_fits(self, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:

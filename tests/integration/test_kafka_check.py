@@ -20,8 +20,7 @@ from group_scores.transforms.kafka.check import check_topic
 from group_scores.transforms.kafka.client import open_consumer
 from group_scores.transforms.kafka.group import GroupOffsets
 from group_scores.transforms.kafka.reader import KafkaReader
-from tests.servers.kafka_server import KafkaServer
-from tests.servers.process import free_port
+from tests.servers.kafka_server import NOWHERE, SCRAM, KafkaServer
 from tests.servers.tls import TlsFiles, make_tls
 
 MakeTopic = Callable[..., str]
@@ -187,49 +186,51 @@ def test_tls_spoken_to_in_the_clear(tls: TlsFiles) -> None:
         assert "as ca=" in line
 
 
-def test_tls_to_a_real_broker(
-    tls: TlsFiles, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+def test_tls_to_a_broker_that_wants_a_certificate(
+    secured_kafka: KafkaServer, tmp_path: Path
 ) -> None:
-    port, elsewhere = free_port(), free_port()
-    server = KafkaServer(tmp_path_factory.mktemp("kafka-tls"), heap="256m")
-    settings = server._properties()
-    safe = f"SAFE://localhost:{port}"
-    server.settings = {
-        "listeners": f"{settings['listeners']},{safe},FAR://127.0.0.1:{elsewhere}",
-        "advertised.listeners": f"{settings['advertised.listeners']},{safe},FAR://127.0.0.1:1",
-        "listener.security.protocol.map": settings["listener.security.protocol.map"]
-        + ",SAFE:SSL,FAR:PLAINTEXT",
-        "listener.name.safe.ssl.keystore.location": str(tls.keystore),
-        "listener.name.safe.ssl.keystore.password": tls.password,
-        "listener.name.safe.ssl.keystore.type": "PKCS12",
-        "listener.name.safe.ssl.truststore.location": str(tls.truststore),
-        "listener.name.safe.ssl.truststore.password": tls.password,
-        "listener.name.safe.ssl.truststore.type": "PKCS12",
-        "listener.name.safe.ssl.client.auth": "required",
-    }
-    try:
-        server.start()
-        server.create_topic("safe")
-        access = f"ca={tls.ca}&cert={tls.cert}&key={tls.key}"
-        assert check_topic(KafkaAddress.parse(f"kafka://localhost:{port}/safe?{access}")) == {
-            0: (0, 0)
-        }
-        stranger = make_tls(tmp_path / "stranger")
-        line = refused(f"kafka://localhost:{port}/safe?ca={stranger.ca}", AddressError)
-        assert "is not accepted" in line
-        other = server.folder / "server.properties"
-        line = refused(f"kafka://localhost:{port}/safe?ca={other}", AddressError)
-        assert "PEM" in line
-        # Without a certificate of the client's own.
-        line = refused(f"kafka://localhost:{port}/safe?ca={tls.ca}", AddressError)
-        assert "cert=" in line
-        # A broker that names itself by what only it can reach.
-        far = f"kafka://127.0.0.1:{elsewhere}/safe"
-        line = refused(far, ServiceUnavailableError, timeout_s=4)
-        assert "the brokers it names (127.0.0.1:1) do not" in line
-        assert "advertised.listeners" in line
-    finally:
-        server.kill()
+    tls = secured_kafka.tls
+    assert tls is not None
+    secured_kafka.create_topic("safe")
+    safe = f"kafka://localhost:{secured_kafka.certified_port}/safe"
+    access = f"ca={tls.ca}&cert={tls.cert}&key={tls.key}"
+    assert check_topic(KafkaAddress.parse(f"{safe}?{access}")) == {0: (0, 0)}
+    stranger = make_tls(tmp_path / "stranger")
+    assert "is not accepted" in refused(f"{safe}?ca={stranger.ca}", AddressError)
+    other = secured_kafka.folder / "server.properties"
+    assert "PEM" in refused(f"{safe}?ca={other}", AddressError)
+    # Without a certificate of the client's own, and with one of another authority.
+    assert "cert=" in refused(f"{safe}?ca={tls.ca}", AddressError)
+    strange = f"ca={tls.ca}&cert={stranger.cert}&key={stranger.key}"
+    assert "cert=" in refused(f"{safe}?{strange}", AddressError)
+
+
+@pytest.mark.parametrize("mechanism", SCRAM)
+def test_scram_over_tls(
+    secured_kafka: KafkaServer, mechanism: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert secured_kafka.tls is not None
+    name = secured_kafka.create_topic(mechanism)
+    where = f"kafka://{secured_kafka.scram_bootstrap}/{name}?ca={secured_kafka.tls.ca}"
+    login = f"{where}&username={secured_kafka.username}"
+    monkeypatch.setenv("KAFKA_PASSWORD", secured_kafka.password)
+    assert check_topic(KafkaAddress.parse(f"{login}&mechanism={mechanism}")) == {0: (0, 0)}
+    assert "wants a login; write security=SASL_SSL&username=" in refused(where, AddressError)
+    line = refused(login, AddressError)  # as PLAIN
+    assert "does not take mechanism=PLAIN (it takes SCRAM-SHA-" in line
+    monkeypatch.setenv("KAFKA_PASSWORD", "wr0ng")
+    line = refused(f"{login}&mechanism={mechanism}", AddressError)
+    assert f"refuses user '{secured_kafka.username}'; check username= and KAFKA_PASSWORD" in line
+    assert "wr0ng" not in line
+
+
+def test_a_broker_that_names_itself_by_what_only_it_can_reach(
+    kafka: KafkaServer, topic: MakeTopic
+) -> None:
+    far = f"kafka://{kafka.far_bootstrap}/{topic()}"
+    line = refused(far, ServiceUnavailableError, timeout_s=4)
+    assert f"the brokers it names ({NOWHERE}) do not" in line
+    assert "advertised.listeners" in line
 
 
 def test_kafka_pythons_own_lines_stay_out(

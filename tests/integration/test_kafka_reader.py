@@ -254,6 +254,7 @@ def test_a_commit_behind_the_end_starts_over(kafka: KafkaServer, topic: MakeTopi
         (f"&start={THEN_MS + 4}", 4),
         (f"&start={THEN_MS + 99}", 6),
     ],
+    ids=["committed", "earliest", "latest", "a time", "a later time"],
 )
 def test_where_a_read_starts(
     kafka: KafkaServer, topic: MakeTopic, options: str, start: int

@@ -65,6 +65,7 @@ class _Jvm(Server):
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, heap_mb: int) -> None:
         super().__init__(folder)
         self.settings = dict(settings)
+        self.with_beam = True
         self._heap_mb = heap_mb
 
     def prepare(self) -> None:
@@ -85,12 +86,15 @@ class _Jvm(Server):
             *(f"--add-opens={name}=ALL-UNNAMED" for name in OPENS),
             *self.java_words(),
             "-cp",
-            ":".join(map(str, [f"{artifacts.flink() / 'lib'}/*", *artifacts.beam_jars()])),
+            ":".join(map(str, [f"{artifacts.flink() / 'lib'}/*", *self._beam()])),
             self.main_class,
             "--configDir",
             str(self.folder),
             *self.words(),
         ]
+
+    def _beam(self) -> list[Path]:
+        return artifacts.beam_jars() if self.with_beam else []
 
     def java_words(self) -> list[str]:
         return []
@@ -196,14 +200,25 @@ class TaskManager(_Jvm):
 
 
 class FlinkCluster:
-    """All of it. `arguments` are what a run on it is to be told."""
+    """All of it. `arguments` are what a run on it is to be told.
 
-    def __init__(self, folder: Path, *, task_managers: int = 2, slots: int = 1) -> None:
+    `with_beam` says whether it has Beam's jars; `settings` are put over Flink's.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        task_managers: int = 2,
+        slots: int = 1,
+        with_beam: bool = True,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
         state = folder / "state"
         self.checkpoints = state / "checkpoints"
         self.savepoints = state / "savepoints"
-        settings = {
+        all_settings = {
             "jobmanager.rpc.address": "127.0.0.1",
             "jobmanager.rpc.port": free_port(),
             "jobmanager.bind-host": "127.0.0.1",
@@ -224,17 +239,20 @@ class FlinkCluster:
                 "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
             ),
             "metrics.reporter.prom.port": free_port(),
+            **(settings or {}),
         }
-        self.job_manager = JobManager(folder / "job-manager", settings)
+        self.job_manager = JobManager(folder / "job-manager", all_settings)
         port = free_port()
         self.pools = [
             WorkerPool(folder / f"worker-pool-{number}", f"127.0.0.{1 + number}", port)
             for number in range(task_managers)
         ]
         self.task_managers = [
-            TaskManager(folder / f"task-manager-{number}", settings, slots=slots, pool=pool)
+            TaskManager(folder / f"task-manager-{number}", all_settings, slots=slots, pool=pool)
             for number, pool in enumerate(self.pools)
         ]
+        for server in (self.job_manager, *self.task_managers):
+            server.with_beam = with_beam
 
     @property
     def servers(self) -> list[Server]:
@@ -249,13 +267,15 @@ class FlinkCluster:
             f"--environment_config={WorkerPool.known_as}:{self.pools[0].port}",
         ]
 
-    def start(self) -> Self:
-        """Start all; what is running already stays."""
+    def start(self, but: TaskManager | None = None) -> Self:
+        """Start all, or all but one; what is running already stays."""
         (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         for server in self.servers:
-            server.start()
+            if server is not but:
+                server.start()
+        wanted = sum(one.running for one in self.task_managers)
         deadline = time.monotonic() + 30
-        while self.job_manager.get("/overview")["taskmanagers"] < len(self.task_managers):
+        while self.job_manager.get("/overview")["taskmanagers"] < wanted:
             if time.monotonic() > deadline:
                 raise ServerError("the task managers did not register with the job manager")
             time.sleep(0.1)
@@ -270,6 +290,11 @@ class FlinkCluster:
         """Return the ids of the jobs in one of these states, all jobs without any."""
         jobs = self.job_manager.get("/jobs")["jobs"]
         return [job["id"] for job in jobs if not states or job["status"] in states]
+
+    def parallelism(self, job: str) -> int:
+        """Return with how many subtasks at most its parts run."""
+        vertices = self.job_manager.get(f"/jobs/{job}")["vertices"]
+        return max(int(vertex["parallelism"]) for vertex in vertices)
 
     def stop_job(self, job: str, *, drain: bool = False) -> str:
         """Stop it with a savepoint, and return where that is."""

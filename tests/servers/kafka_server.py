@@ -12,9 +12,12 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from tests.servers import artifacts
-from tests.servers.process import Server, ServerError, free_port, port_open
+from tests.servers.process import LOOPBACK, Server, ServerError, free_port, port_open
+from tests.servers.tls import TlsFiles
 
+SCRAM = ("SCRAM-SHA-512", "SCRAM-SHA-256")
 CLUSTER_ID = "group-scores-tests-00A"  # 16 bytes in base64, as Kafka wants it
+NOWHERE = f"{LOOPBACK}:1"
 LOG4J = """log4j.rootLogger=WARN, OUT
 log4j.logger.kafka.server.KafkaRaftServer=INFO
 log4j.appender.OUT=org.apache.log4j.ConsoleAppender
@@ -24,10 +27,15 @@ log4j.appender.OUT.layout.ConversionPattern=%-5p %d{ISO8601} %c{1} - %m%n
 
 
 class KafkaServer(Server):
-    """One broker with two listeners: `bootstrap` is open to all, `sasl_bootstrap` wants a login.
+    """One broker: `bootstrap` is open to all, the other listeners want something.
 
-    The login is SASL/PLAIN over plain text, by `username` and `password`. Topics are never made by
-    asking for them. `settings` are put over the broker's server.properties.
+    `sasl_bootstrap` wants SASL/PLAIN over plain text, by `username` and `password`. With `tls`
+    there are two more, with the certificate of it: `scram_bootstrap` wants the same user by
+    SCRAM-SHA-512 or SCRAM-SHA-256, `certified_bootstrap` a certificate of the client's own. At
+    `far_bootstrap` the broker names itself by what nobody can reach.
+
+    Topics are never made by asking for them. `settings` are put over the broker's
+    server.properties.
     """
 
     name = "kafka"
@@ -40,14 +48,19 @@ class KafkaServer(Server):
         heap: str = "512m",
         username: str = "scores",
         password: str = "scores-secret",
+        tls: TlsFiles | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(folder)
         self.port = free_port()
         self.sasl_port = free_port()
+        self.far_port = free_port()
+        self.scram_port = free_port()
+        self.certified_port = free_port()
         self.controller_port = free_port()
         self.username = username
         self.password = password
+        self.tls = tls
         self.heap = heap
         self.settings = dict(settings or {})
 
@@ -60,6 +73,21 @@ class KafkaServer(Server):
     def sasl_bootstrap(self) -> str:
         """`HOST:PORT` of the listener that wants a login."""
         return f"{self.host}:{self.sasl_port}"
+
+    @property
+    def far_bootstrap(self) -> str:
+        """`HOST:PORT` of the listener that is advertised by another address."""
+        return f"{self.host}:{self.far_port}"
+
+    @property
+    def scram_bootstrap(self) -> str:
+        """`HOST:PORT` of the listener that wants TLS and a login by SCRAM."""
+        return f"{self.host}:{self.scram_port}"
+
+    @property
+    def certified_bootstrap(self) -> str:
+        """`HOST:PORT` of the listener that wants TLS and a certificate of the client."""
+        return f"{self.host}:{self.certified_port}"
 
     @contextlib.contextmanager
     def admin(self) -> Iterator[KafkaAdminClient]:
@@ -130,6 +158,10 @@ class KafkaServer(Server):
 
     def _format(self) -> None:
         arguments = ["format", "-t", CLUSTER_ID, "-c", str(self.folder / "server.properties")]
+        if self.tls:
+            login = f"[name={self.username},password={self.password}]"
+            for mechanism in SCRAM:
+                arguments += ["--add-scram", f"{mechanism}={login}"]
         done = subprocess.run(
             [*self._java(), "kafka.tools.StorageTool", *arguments],
             cwd=self.folder,
@@ -144,17 +176,26 @@ class KafkaServer(Server):
             "org.apache.kafka.common.security.plain.PlainLoginModule required"
             f' user_{self.username}="{self.password}";'
         )
+        listeners = {
+            "OPEN": ("PLAINTEXT", self.bootstrap),
+            "LOGIN": ("SASL_PLAINTEXT", self.sasl_bootstrap),
+            "FAR": ("PLAINTEXT", self.far_bootstrap),
+        }
+        if self.tls:
+            listeners["SCRAM"] = ("SASL_SSL", self.scram_bootstrap)
+            listeners["CERTIFIED"] = ("SSL", self.certified_bootstrap)
+        places = {name: f"{name}://{place}" for name, (_, place) in listeners.items()}
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@{self.host}:{self.controller_port}",
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "OPEN",
-            "listeners": f"OPEN://{self.bootstrap},LOGIN://{self.sasl_bootstrap},"
+            "listeners": f"{','.join(places.values())},"
             f"CONTROLLER://{self.host}:{self.controller_port}",
-            "advertised.listeners": f"OPEN://{self.bootstrap},LOGIN://{self.sasl_bootstrap}",
-            "listener.security.protocol.map": "OPEN:PLAINTEXT,LOGIN:SASL_PLAINTEXT,"
-            "CONTROLLER:PLAINTEXT",
+            "advertised.listeners": ",".join((places | {"FAR": f"FAR://{NOWHERE}"}).values()),
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,"
+            + ",".join(f"{name}:{protocol}" for name, (protocol, _) in listeners.items()),
             "sasl.enabled.mechanisms": "PLAIN",
             "listener.name.login.plain.sasl.jaas.config": login,
             "log.dirs": str(self.folder / "data"),
@@ -176,5 +217,23 @@ class KafkaServer(Server):
             "log.cleaner.backoff.ms": "500",
             "log.cleaner.dedupe.buffer.size": "16777216",
             "log.segment.delete.delay.ms": "0",
+            **self._security(),
             **self.settings,
+        }
+
+    def _security(self) -> dict[str, str]:
+        if not self.tls:
+            return {}
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        prefix = "listener.name.scram"
+        return {
+            "ssl.keystore.location": str(self.tls.keystore),
+            "ssl.keystore.password": self.tls.password,
+            "ssl.keystore.type": "PKCS12",
+            "ssl.truststore.location": str(self.tls.truststore),
+            "ssl.truststore.password": self.tls.password,
+            "ssl.truststore.type": "PKCS12",
+            "listener.name.certified.ssl.client.auth": "required",
+            f"{prefix}.sasl.enabled.mechanisms": ",".join(SCRAM),
+            **{f"{prefix}.{name.lower()}.sasl.jaas.config": scram for name in SCRAM},
         }

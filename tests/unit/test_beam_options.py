@@ -16,11 +16,15 @@ from apache_beam.options.pipeline_options import (
 
 from group_scores.runners.beam_options import (
     FLINK_OPTIONS,
+    FLINK_RUNNER,
     LOCAL_RUNNER,
     pipeline_options,
+    quiet_threads,
     runner_of,
 )
+from group_scores.runners.logs import set_up_logging
 from group_scores.stores import AddressError
+from tests.command_line import logging_kept
 
 
 def options(*words: str) -> PipelineOptions:
@@ -76,6 +80,22 @@ def test_what_is_wrong_is_named(words: tuple[str, ...], what: str) -> None:
     assert what in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("made", "quiet"),
+    [
+        (options("--direct_running_mode", "multi_threading"), True),
+        (PipelineOptions(runner=FLINK_RUNNER), True),
+        (options(), False),
+    ],
+)
+def test_what_beam_prints_of_a_worker_thread_is_kept_off(
+    made: PipelineOptions, quiet: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with quiet_threads(made):
+        print("Traceback", file=sys.stderr)
+    assert capsys.readouterr().err == ("" if quiet else "Traceback\n")
+
+
 class TestSeveralProcesses:
     WORDS = ("--direct_running_mode", "multi_processing", "--direct_num_workers", "2")
 
@@ -95,6 +115,11 @@ class TestSeveralProcesses:
     def test_say_all_with_debug(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, "group_scores"):
             assert self.command()[-1] == "--debug"
+
+    def test_log_as_their_launcher_does(self) -> None:
+        with logging_kept():
+            set_up_logging(debug=False, log_format="json")
+            assert self.command()[-1] == "--log-format=json"
 
     def test_keep_their_number(self) -> None:
         made = options(*self.WORDS)

@@ -13,7 +13,7 @@ from group_scores.runners.command import Terminated, ending
 from group_scores.stores import AddressError, ServiceUnavailableError
 from tests.command_line import invoke, refused, succeed
 
-COMMANDS = ("run", "replay", "verify", "dump", "show", "simulate", "serve", "report")
+COMMANDS = ("run", "replay", "verify", "dump", "show", "simulate", "worker-pool", "serve", "report")
 RUN = ("run", "--source", "events.jsonl", "--store", "sqlite:scores.db")
 TOPIC = ("run", "--source", "kafka://a:1,b:1/t", "--store", "sqlite:scores.db")
 REPLAY = ("replay", "--from", "events.jsonl", "--store", "sqlite:scores.db")
@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class TestHelp:
     def test_names_every_command_in_the_order_of_their_use(self) -> None:
         done = succeed("--help")
-        listed = re.findall(r"^  (\w+)  ", done.out.partition("Commands:")[2], re.MULTILINE)
+        listed = re.findall(r"^  ([\w-]+)  ", done.out.partition("Commands:")[2], re.MULTILINE)
         assert tuple(listed) == COMMANDS
         assert "Usage: group-scores [OPTIONS] COMMAND" in done.out
         assert "..." not in done.out.partition("Commands:")[2].partition("Addresses:")[0]
@@ -117,7 +117,8 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     ((*RUN, "--runner="), "--runner has no value"),
     ((*RUN, "--runner", "FlinkRuner"), "did you mean 'FlinkRunner'?"),
     ((*RUN, "--runner", "FlinkRunner"), "FlinkRunner without --flink_master"),
-    ((*RUN, "--runner", "dataflowrunner"), "dataflowrunner is not built yet"),
+    ((*RUN, "--runner", "sparkrunner"), "sparkrunner is not built yet"),
+    ((*RUN, "--runner", "dataflowrunner"), "DataflowRunner needs --project"),
     ((*RUN, "-x"), "unexpected '-x'"),
     ((*RUN, "more.jsonl"), "unexpected 'more.jsonl'"),
     ((*RUN, "--store", "sqlite:other.db"), "--store is given twice"),

@@ -33,6 +33,8 @@ LINES = st.lists(
     max_size=12,
 )
 
+PACKED = gzip.compress(b"{}\n", mtime=0)
+
 
 def expected(data: bytes) -> list[tuple[bytes, int]]:
     """The lines of a file as one sees them, (line, where it begins), the slow way."""
@@ -174,10 +176,14 @@ class TestSource:
     @pytest.mark.parametrize(
         ("name", "data", "what"),
         [
-            ("cut.jsonl.gz", gzip.compress(b"{}\n" * 9000)[:-20], "is cut off"),
-            ("crc.jsonl.gz", gzip.compress(b"{}\n")[:-8] + b"12345678", "not good gzip"),
+            ("cut.jsonl.gz", gzip.compress(b"{}\n" * 9000, mtime=0)[:-20], "is cut off"),
+            ("crc.jsonl.gz", PACKED[:-8] + b"12345678", "not good gzip"),
             ("plain.jsonl.gz", b"{}\n", "not good gzip"),
-            ("mangled.jsonl.gz", gzip.compress(b"{}\n")[:10] + b"\xff" * 99, "not good gzip"),
+            (
+                "mangled.jsonl.gz",
+                PACKED[:10] + b"\xff" * 99,
+                "not good gzip",
+            ),
         ],
     )
     def test_tells_a_broken_file_at_the_start_and_in_the_run(

@@ -23,6 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = {
     "requirements.lock": [],
     "requirements-dev.lock": PROJECT["project"]["optional-dependencies"]["dev"],
+    "requirements-gcp.lock": PROJECT["project"]["optional-dependencies"]["gcp"],
 }
 
 
@@ -64,8 +65,8 @@ class TestLocks:
         assert "://" not in text
 
     def test_agree_with_each_other(self) -> None:
-        runtime = {str(pin) for pin, _ in locked("requirements.lock")}
-        assert runtime <= {str(pin) for pin, _ in locked("requirements-dev.lock")}
+        runtime, *others = ({str(pin) for pin, _ in locked(name)} for name in LOCKS)
+        assert all(runtime <= other for other in others)
 
 
 class TestMakefile:

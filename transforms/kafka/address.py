@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from group_scores.stores.address import did_you_mean, parse_uri
 from group_scores.stores.errors import AddressError
+from group_scores.stores.secrets import how_to_set, secret
 
 DEFAULT_PORT = 9092
 DEFAULT_GROUP = "group-scores"
@@ -104,7 +104,7 @@ class KafkaAddress:
         return self.security.endswith("SSL")
 
     def client_config(self) -> dict[str, Any]:
-        """Return kafka-python's connection settings, the password from the environment among them.
+        """Return kafka-python's connection settings, the password (`stores.secrets`) among them.
 
         To be called where the connection is made, and not kept. Raises AddressError for a missing
         password and for a file that cannot be read.
@@ -119,11 +119,11 @@ class KafkaAddress:
                 if path := getattr(self, name):
                     config[f"ssl_{name}file"] = _readable(name, path)
         if self.authenticates:
-            password = os.environ.get(PASSWORD_VARIABLE)
-            if not password:
+            password = secret(PASSWORD_VARIABLE)
+            if password is None:
                 raise AddressError(
                     f"no password for user {self.username!r} of {self}; "
-                    f"set {PASSWORD_VARIABLE} in the environment"
+                    f"{how_to_set(PASSWORD_VARIABLE)}"
                 )
             config["sasl_mechanism"] = self.mechanism
             config["sasl_plain_username"] = self.username
@@ -194,8 +194,7 @@ def _access(options: Mapping[str, str]) -> dict[str, Any]:
         return {**named, "security": security}
     if not named["username"]:
         raise AddressError(
-            f"security={security} needs a user: add username=, and {PASSWORD_VARIABLE} in the "
-            "environment"
+            f"security={security} needs a user: add username=, and {how_to_set(PASSWORD_VARIABLE)}"
         )
     mechanism = _one_of("mechanism", named["mechanism"] or "PLAIN", MECHANISMS)
     return {**named, "security": security, "mechanism": mechanism}

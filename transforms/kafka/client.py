@@ -23,8 +23,9 @@ from group_scores.stores.errors import (
     GroupScoresError,
     ServiceUnavailableError,
 )
-from group_scores.transforms.kafka.address import KafkaAddress
-from group_scores.transforms.kafka.inner import abandon, forbid_topic_creation
+from group_scores.stores.secrets import Renewed
+from group_scores.transforms.kafka.address import PASSWORD_VARIABLE, KafkaAddress
+from group_scores.transforms.kafka.inner import abandon, forbid_topic_creation, renew_password
 from group_scores.transforms.kafka.probe import probe
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,8 @@ def _open(
         # A worker that is busy elsewhere is no reason for a warning a second (GIL, not a fault).
         made.append(KafkaNetClient(**{**configs, "slow_task_threshold_secs": 0}))
         forbid_topic_creation(made[-1])
+        if password := configs.get("sasl_plain_password"):
+            renew_password(made[-1], Renewed(PASSWORD_VARIABLE, password).read)
         return made[-1]
 
     deadline = time.monotonic() + timeout_s

@@ -7,6 +7,8 @@ tests of these.
 from __future__ import annotations
 
 import logging
+from collections import UserDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import kafka.errors as kafka_errors
@@ -34,6 +36,25 @@ def forbid_topic_creation(client: Any) -> None:
     that looking for a misspelt topic would create it on a broker with the default settings.
     """
     client.cluster.config["allow_auto_create_topics"] = False
+
+
+class _Settings(UserDict[str, Any]):
+    """The settings of connections to come, with the password as it is then."""
+
+    def __init__(self, settings: dict[str, Any], password: Callable[[], str]) -> None:
+        super().__init__(settings)
+        self._password = password
+
+    def __getitem__(self, key: str) -> Any:
+        return self._password() if key == "sasl_plain_password" else super().__getitem__(key)
+
+
+def renew_password(client: Any, password: Callable[[], str]) -> None:
+    """Ask for the password at each connection that the client makes from now on.
+
+    kafka-python would log in for ever with the one that it was made with.
+    """
+    client._manager.config = _Settings(client._manager.config, password)
 
 
 def abandon(producer: Any) -> None:

@@ -15,6 +15,7 @@ import time
 from kafka.net.sasl import get_sasl_mechanism
 
 from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
+from group_scores.stores.secrets import NO_PASSWORD, how_to_set, source_of
 from group_scores.transforms.kafka.address import PASSWORD_VARIABLE, KafkaAddress, host_port
 
 _METADATA, _SASL_HANDSHAKE, _API_VERSIONS, _SASL_AUTHENTICATE = 3, 17, 18, 36
@@ -95,7 +96,7 @@ def _encrypt(sock: socket.socket, address: KafkaAddress, server: str) -> ssl.SSL
     try:
         context = ssl.create_default_context(cafile=config.get("ssl_cafile"))
         if address.cert:
-            context.load_cert_chain(address.cert, address.key)
+            context.load_cert_chain(address.cert, address.key, password=NO_PASSWORD)
     except (ssl.SSLError, OSError) as error:
         raise AddressError(
             f"a file of ca=, cert= or key= for {address} is not what it should be "
@@ -201,7 +202,8 @@ def _log_in(sock: socket.socket, address: KafkaAddress, server: str) -> None:
     except ValueError:  # SCRAM: the server's proof is wrong
         pass
     raise AddressError(
-        f"{server} refuses user {address.username!r}; check username= and {PASSWORD_VARIABLE}"
+        f"{server} refuses user {address.username!r}; check username= and "
+        f"{source_of(PASSWORD_VARIABLE)}"
     )
 
 
@@ -215,8 +217,8 @@ def _check_login(address: KafkaAddress, server: str, answer: bytes) -> None:
     if not address.authenticates:
         login = f"SASL_{address.security}"
         raise AddressError(
-            f"{server} wants a login; write security={login}&username=NAME, with the password in "
-            "the environment"
+            f"{server} wants a login; write security={login}&username=NAME, and "
+            f"{how_to_set(PASSWORD_VARIABLE)}"
         )
     if error == _UNSUPPORTED_MECHANISM:
         raise AddressError(

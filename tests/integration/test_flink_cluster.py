@@ -1,0 +1,302 @@
+"""On a real Flink cluster: two task managers with a pool of Python workers each, and their ends."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from group_scores.runners.simulate import Simulation, simulate
+from group_scores.transforms.metrics import STREAM_NAMES
+from tests import naive
+from tests.integration.flink_runs import WAIT_S, Reading, metric, streaming
+from tests.integration.pipeline_runs import (
+    PROGRAM,
+    Keyed,
+    Tables,
+    arguments,
+    consume,
+    differences,
+    own_fields,
+    produce,
+    run,
+)
+from tests.servers.cassandra_server import CassandraServer
+from tests.servers.flink_cluster import FlinkCluster
+from tests.servers.kafka_server import KafkaServer
+
+PARTITIONS = 4
+QUICK = ("--checkpointing_interval=1000",)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
+    """Two task managers with a slot each."""
+    found = FlinkCluster(tmp_path_factory.mktemp("flink"))
+    yield found.start()
+    found.kill()
+
+
+@pytest.fixture
+def no_jobs(cluster: FlinkCluster) -> Iterator[None]:
+    """Whatever a test leaves running is cancelled."""
+    yield
+    for job in cluster.jobs("RUNNING", "RESTARTING", "CREATED"):
+        cluster.cancel_job(job)
+    eventually(lambda: not cluster.jobs("RUNNING", "RESTARTING", "CREATED", "CANCELLING"))
+
+
+def eventually(true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until it is."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def assert_only_the_refused(letters: Sequence[bytes], messages: Sequence[bytes]) -> None:
+    """No dead letter of a valid event, and one at least for each that is not."""
+    refused = {own_fields(m) for m in messages if naive.refusal(m) is not None}
+    assert {own_fields(letter) for letter in letters} == refused
+
+
+class Stream:
+    """One topic, one keyspace, and endless runs of it on the cluster."""
+
+    def __init__(
+        self, cluster: FlinkCluster, kafka: KafkaServer, topic: str, store: str, folder: Path
+    ) -> None:
+        self.cluster, self.kafka, self.topic, self.store = cluster, kafka, topic, store
+        kafka.create_topic(f"{topic}.failed", 1)
+        self.source = f"kafka://{kafka.bootstrap}/{topic}?until=forever"
+        self.log = folder / "stream.log"
+        self.sent: list[bytes] = []
+
+    def send(self, events: Sequence[Keyed]) -> None:
+        produce(self.kafka.bootstrap, self.topic, events)
+        self.sent += [event for _, event in events]
+
+    def run(
+        self, *words: str, parallelism: int = 2
+    ) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """Have a run for the length of a `with` block."""
+        words = (*self.cluster.arguments, *QUICK, f"--parallelism={parallelism}", *words)
+        return streaming(self.source, self.store, self.log, words)
+
+    def reading(self) -> Reading:
+        return Reading(self.source, self.log, partitions=PARTITIONS)
+
+    def job(self) -> str:
+        """Return the id of the job that runs."""
+        (job,) = self.cluster.jobs("RUNNING")
+        return job
+
+    def metric(self, name: str) -> float:
+        return metric(self.cluster.metrics(), name)
+
+    def check(self) -> None:
+        """The rows equal the naive recomputation, and only what is refused is a dead letter."""
+        assert not differences(Tables.read(self.store), self.sent)
+        letters = consume(self.kafka.bootstrap, f"{self.topic}.failed")
+        assert_only_the_refused(letters, self.sent)
+
+
+@pytest.fixture
+def stream(
+    cluster: FlinkCluster,
+    no_jobs: None,
+    cassandra: CassandraServer,
+    kafka: KafkaServer,
+    topic: Callable[..., str],
+    keyspace: Callable[..., str],
+    tmp_path: Path,
+) -> Stream:
+    store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
+    return Stream(cluster, kafka, topic(partitions=PARTITIONS), store, tmp_path)
+
+
+def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
+    """Metrics on the way; a second run of the same name; new partitions; the offsets in state."""
+    cluster = stream.cluster
+    events = list(simulate(Simulation(2_000, 91, redeliver=0.1, shuffle=0.2, invalid=0.02)))
+    half = len(events) // 2
+    stream.send(events[:half])
+    with stream.reading() as reading, stream.run() as launcher:
+        reading.wait(half, launcher)
+        eventually(lambda: stream.metric("kafka_records") == half)
+        text = cluster.metrics()
+        assert metric(text, "events") == half
+        assert metric(text, "event_latencies") == half
+        assert metric(text, "attempts_written") > 0
+        assert metric(text, "aggregates_written") > 0
+        assert metric(text, "dead_letters") > 0
+        assert metric(text, "store_calls") > 0
+        told = set(re.findall(r"operator_group_scores_(\w+)\{", text))
+        assert told <= {*STREAM_NAMES, "aggregates_unchanged", "aggregates_not_taken"}
+
+        # The launcher may go: the job stays. Another of its name is refused in one line.
+        again = subprocess.run(
+            arguments("run", *cluster.arguments, source=stream.source, store=stream.store),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert again.returncode == 2
+        assert "a job named group-scores is running" in again.stderr
+        savepoint = cluster.stop_job(stream.job())
+        launcher.wait(60)
+    stream.kafka.create_partitions(stream.topic, PARTITIONS + 1)
+    stream.send(events[half:])
+    with (
+        Reading(stream.source, stream.log, partitions=PARTITIONS + 1) as reading,
+        stream.run(f"--savepoint_path={savepoint}") as launcher,
+    ):
+        reading.wait(len(events), launcher)
+        eventually(lambda: stream.metric("kafka_records") == len(events) - half)
+    stream.check()
+
+
+def test_what_is_killed_comes_back(
+    stream: Stream, cassandra: CassandraServer, kafka: KafkaServer
+) -> None:
+    """A Python worker, a task manager, then the job manager, which forgets the job."""
+    _kill_all(stream, cassandra, kafka, events=3_000, seed=92, paused_s=2.0)
+
+
+@pytest.mark.soak
+def test_what_is_killed_comes_back_for_long(
+    stream: Stream, cassandra: CassandraServer, kafka: KafkaServer
+) -> None:
+    _kill_all(stream, cassandra, kafka, events=50_000, seed=93, paused_s=20.0)
+
+
+def _kill_all(
+    stream: Stream,
+    cassandra: CassandraServer,
+    kafka: KafkaServer,
+    *,
+    events: int,
+    seed: int,
+    paused_s: float,
+) -> None:
+    cluster = stream.cluster
+    dice = random.Random(seed)
+    made = list(simulate(Simulation(events, seed, redeliver=0.2, shuffle=0.3, invalid=0.02)))
+    fifth = len(made) // 5
+
+    def wait_a_little() -> None:
+        time.sleep(dice.uniform(0.2, 2.0))
+
+    with stream.reading() as reading:
+        with stream.run() as launcher:
+            stream.send(made[:fifth])
+            reading.wait(fifth // 2, launcher)
+            workers = [worker for pool in cluster.pools for worker in pool.workers()]
+            assert len(workers) == 2
+            dice.choice(workers).kill()
+            stream.send(made[fifth : 2 * fifth])
+            reading.wait(2 * fifth, launcher)
+
+            stream.send(made[2 * fifth : 3 * fifth])
+            wait_a_little()
+            manager = dice.choice(cluster.task_managers)
+            manager.kill()
+            with cassandra.paused():
+                time.sleep(paused_s)
+            manager.start()
+            reading.wait(3 * fifth, launcher)
+
+            sender = threading.Thread(target=stream.send, args=(made[3 * fifth : 4 * fifth],))
+            with kafka.paused():
+                sender.start()
+                time.sleep(paused_s)
+            sender.join()
+            wait_a_little()
+            # Without high availability a job is lost with its job manager.
+            cluster.job_manager.kill()
+            launcher.wait(WAIT_S)
+            assert launcher.returncode == 1, stream.log.read_text()[-3000:]
+        cluster.job_manager.start()
+        cluster.start()
+        with stream.run() as launcher:
+            stream.send(made[4 * fifth :])
+            reading.wait(len(made), launcher)
+        assert reading.committed() == len(made)
+    stream.check()
+
+
+def test_a_cluster_without_slots_is_told_at_once(stream: Stream) -> None:
+    with stream.run(parallelism=9) as launcher:
+        assert launcher.wait(60) == 2
+    assert "2 free of 2 slots" in stream.log.read_text()
+
+
+@pytest.mark.soak
+def test_a_cluster_without_beam_is_given_it(
+    kafka: KafkaServer,
+    cassandra: CassandraServer,
+    topic: Callable[..., str],
+    keyspace: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    """Its jars are staged with the job; the task managers start the Python workers themselves."""
+    name = topic(partitions=PARTITIONS)
+    kafka.create_topic(f"{name}.failed", 1)
+    store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
+    events = list(simulate(Simulation(1_000, 94, redeliver=0.1)))
+    produce(kafka.bootstrap, name, events)
+    cluster = FlinkCluster(tmp_path / "flink", with_beam=False)
+    cluster.start()
+    try:
+        where = ("--runner", "FlinkRunner", "--flink_master", cluster.job_manager.address)
+        command = json.dumps({"command": PROGRAM.replace("group-scores", "group-scores-worker")})
+        words = ("--environment_type=PROCESS", f"--environment_config={command}")
+        source = f"kafka://{kafka.bootstrap}/{name}"
+        summary = run("run", *where, *words, "--parallelism=2", source=source, store=store)
+        assert summary["events"] == len(events)
+        assert not differences(Tables.read(store), [event for _, event in events])
+        again = run("run", *where, *words, "--parallelism=2", source=store, store=store)
+        assert again["aggregates_written"] == 0
+        assert again["aggregates_unchanged"] > 50
+    finally:
+        cluster.kill()
+
+
+@pytest.mark.soak
+def test_a_job_grows_with_its_task_managers(
+    kafka: KafkaServer,
+    cassandra: CassandraServer,
+    topic: Callable[..., str],
+    keyspace: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    """With the adaptive scheduler: one slot where two were asked for, then two."""
+    cluster = FlinkCluster(tmp_path / "flink", settings={"jobmanager.scheduler": "adaptive"})
+    store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
+    stream = Stream(cluster, kafka, topic(partitions=PARTITIONS), store, tmp_path)
+    events = list(simulate(Simulation(2_000, 95, redeliver=0.1, shuffle=0.2)))
+    half = len(events) // 2
+    late = cluster.task_managers[1]
+    try:
+        cluster.start(but=late)
+        stream.send(events[:half])
+        with stream.reading() as reading, stream.run() as launcher:
+            reading.wait(half, launcher)
+            assert cluster.parallelism(stream.job()) == 1
+            late.start()
+            eventually(lambda: cluster.parallelism(stream.job()) == 2)
+            stream.send(events[half:])
+            reading.wait(len(events), launcher)
+            late.kill()
+            eventually(lambda: cluster.jobs("RUNNING") and cluster.parallelism(stream.job()) == 1)
+        stream.check()
+    finally:
+        cluster.kill()
