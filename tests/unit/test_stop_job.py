@@ -29,6 +29,7 @@ class Flink:
         self.looks = 0
         self.operation: dict[str, Any] = {"location": "s3://bucket/savepoint-1"}
         self.refuses = False
+        self.slots = iter((0, 1, 2))
 
     def run(self, name: str = "group-scores") -> None:
         self.jobs.append({"jid": "a1", "name": name, "state": "RUNNING"})
@@ -36,6 +37,8 @@ class Flink:
     def answer(self, method: str, path: str, body: Any) -> Any:
         if (method, path) == ("GET", "/jobs/overview"):
             return {"jobs": self.jobs}
+        if (method, path) == ("GET", "/overview"):
+            return {"slots-available": next(self.slots)}
         if (method, path) == ("POST", "/jobs/a1/stop"):
             if self.refuses:
                 return None
@@ -110,6 +113,12 @@ def test_without_a_savepoint_it_is_cancelled_only_if_asked(
     assert ("500 to POST" if cluster.refuses else "org.example.Broken") in capsys.readouterr().err
     assert stop_job.main([address, "--or-cancel"]) == 0
     assert cluster.orders[-1] == "cancel"
+
+
+def test_it_waits_for_slots_where_that_is_asked_for(flink: tuple[Flink, str]) -> None:
+    cluster, address = flink
+    assert stop_job.main([address, "--slots", "2"]) == 0
+    assert next(cluster.slots, None) is None
 
 
 def test_it_says_in_one_line_that_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:

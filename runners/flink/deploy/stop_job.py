@@ -4,7 +4,8 @@
 `stop-job HOST:8081` in the launcher's image. It needs nothing but Python, so that it can be copied
 to wherever the cluster's REST interface is reached from. The savepoint's place is printed. With
 `--or-cancel` a job that gives no savepoint is cancelled: its offsets are in Kafka, and what was not
-committed is read again. That there is no such job is no failure.
+committed is read again. That there is no such job is no failure. With `--slots` it then waits for
+so many that are free.
 """
 
 from __future__ import annotations
@@ -88,6 +89,14 @@ class Cluster:
             raise StopError(f"{self.address}: no savepoint ({cause})")
         return str(operation["location"])
 
+    def wait_for_slots(self, number: int) -> None:
+        """Wait until so many are free. Raises StopError."""
+
+        def free() -> bool | None:
+            return self.ask("GET", "/overview")["slots-available"] >= number or None
+
+        self.until(f"no {number} free slots", free)
+
     def cancel(self, job: str, name: str) -> None:
         """Cancel it, and wait until it is over. Raises StopError."""
         try:
@@ -105,25 +114,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--savepoints", metavar="URI", help="default: the cluster's own place")
     parser.add_argument("--drain", action="store_true", help="for good: the job cannot be resumed")
     parser.add_argument("--or-cancel", action="store_true", help="where there is no savepoint")
+    parser.add_argument("--slots", type=int, default=0, help="then wait for so many free ones")
     parser.add_argument("--wait-s", type=float, default=120.0, help="for each answer (120)")
     given = parser.parse_args(arguments)
     cluster = Cluster(given.address, given.wait_s)
     try:
-        job = cluster.job(given.job_name)
-        if not job:
-            print(f"no job named {given.job_name} runs at {given.address}", file=sys.stderr)
-            return 0
-        try:
-            print(cluster.stop(job, given.savepoints, given.drain))
-        except StopError as error:
-            if not given.or_cancel:
-                raise
-            print(f"stop-job: {error}; cancelled instead", file=sys.stderr)
-            cluster.cancel(job, given.job_name)
-        return 0
+        _stop(cluster, given)
+        if given.slots:
+            cluster.wait_for_slots(given.slots)
     except StopError as error:
         print(f"stop-job: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _stop(cluster: Cluster, given: argparse.Namespace) -> None:
+    job = cluster.job(given.job_name)
+    if not job:
+        print(f"no job named {given.job_name} runs at {given.address}", file=sys.stderr)
+        return
+    try:
+        print(cluster.stop(job, given.savepoints, given.drain))
+    except StopError as error:
+        if not given.or_cancel:
+            raise
+        print(f"stop-job: {error}; cancelled instead", file=sys.stderr)
+        cluster.cancel(job, given.job_name)
 
 
 if __name__ == "__main__":
