@@ -23,20 +23,25 @@ log = logging.getLogger(__name__)
 EVERY_S = 5.0
 STALLED_S = 30.0
 """Without a commit for so long while records wait, something is wrong."""
+START_S = 60.0
+"""And at the start for so long: a job server, a job and its workers come up first."""
 
 
 class Stall:
     """Tells whether a group that has records to read goes on reading them."""
 
-    def __init__(self, after_s: float = STALLED_S) -> None:
+    def __init__(self, after_s: float = STALLED_S, start_s: float = START_S) -> None:
         self._after_s = after_s
+        self._start_s = start_s
         self._committed: int | None = None
         self._moved_s = 0.0
 
     def look(self, committed: int, lag: int, now_s: float) -> bool:
         """Take what was committed in all, and how many records wait; tell if it stands still."""
-        if lag <= 0 or committed != self._committed:
-            self._committed, self._moved_s = committed, now_s
+        if self._committed is None:  # a job takes its time to start
+            self._committed, self._moved_s = committed, now_s + self._start_s - self._after_s
+        elif lag <= 0 or committed != self._committed:
+            self._committed, self._moved_s = committed, max(now_s, self._moved_s)
         return now_s - self._moved_s >= self._after_s
 
 

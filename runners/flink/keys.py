@@ -24,8 +24,8 @@ def spread(parallelism: int, max_parallelism: int | None = None) -> tuple[bytes,
 
 
 def worker_of(key: bytes, parallelism: int, max_parallelism: int) -> int:
-    """Return which of the workers has `key`, whose coder writes its length before it."""
-    group = _murmur(_java_hash(bytes([len(key)]) + key)) % max_parallelism
+    """Return which of the workers has `key`."""
+    group = _murmur(_java_hash(key)) % max_parallelism
     return group * parallelism // max_parallelism
 
 

@@ -137,6 +137,8 @@ def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
         text = cluster.metrics()
         assert metric(text, "events") == half
         assert metric(text, "kafka_records") == half
+        for manager in cluster.task_managers:  # each has a reader with some of the partitions
+            assert metric(manager.told(), "kafka_records") > 0
         assert metric(text, "attempts_written") > 0
         assert metric(text, "aggregates_written") > 0
         assert metric(text, "dead_letters") > 0

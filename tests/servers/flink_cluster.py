@@ -198,6 +198,15 @@ class TaskManager(_Jvm):
     def ready(self) -> bool:
         return port_open(self.host, self.metrics_port)
 
+    def told(self) -> str:
+        """Return what it says to Prometheus; nothing while it is down."""
+        with (
+            contextlib.suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(self.metrics, timeout=10) as answer,
+        ):
+            return str(answer.read().decode())
+        return ""
+
 
 class FlinkCluster:
     """All of it. `arguments` are what a run on it is to be told.
@@ -317,11 +326,4 @@ class FlinkCluster:
 
     def metrics(self) -> str:
         """Return what all task managers say to Prometheus."""
-        texts = []
-        for one in self.task_managers:
-            with (
-                contextlib.suppress(urllib.error.URLError, OSError),
-                urllib.request.urlopen(one.metrics, timeout=10) as answer,
-            ):
-                texts.append(answer.read().decode())
-        return "".join(texts)
+        return "".join(one.told() for one in self.task_managers)

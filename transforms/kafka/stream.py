@@ -65,11 +65,12 @@ class StreamFromKafka(beam.PTransform):
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Nothing -> SourceRecord."""
-        stream = _StreamFn(self.address, len(self.readers), self.call, self.retry_s)
+        stream = _StreamFn(self.address, self.call, self.retry_s)
         return (
             root
             | "Now" >> beam.Impulse()
-            | "Readers" >> beam.ParDo(_ReadersFn(self.readers)).with_output_types(tuple[bytes, int])
+            | "Readers"
+            >> beam.ParDo(_ReadersFn(self.readers)).with_output_types(tuple[bytes, tuple[int, int]])
             | "Records" >> beam.ParDo(stream).with_output_types(SourceRecord)
         )
 
@@ -133,17 +134,22 @@ class _ReadersFn(beam.DoFn):
         _: bytes,
         tracker: Any = _TRACKER,
         estimator: Any = _ESTIMATOR,
-    ) -> Iterator[tuple[bytes, int]]:
+    ) -> Iterator[tuple[bytes, tuple[int, int]]]:
         if not tracker.current_restriction():
             for number, key in enumerate(self._readers):
-                yield key, number
+                yield key, (number, len(self._readers))
         tracker.defer_remainder(_HOLD)
 
 
 class _State(msgspec.Struct):
-    """What a reader goes on from: its number, and the next offset by partition."""
+    """What a reader goes on from: its number, of how many, and the next offset by partition.
+
+    A run that goes on from a savepoint with another parallelism has the readers of the first one:
+    they share the partitions as they did.
+    """
 
     reader: int
+    readers: int
     offsets: dict[int, int]
 
 
@@ -157,9 +163,8 @@ _AGAIN_PARAM = beam.DoFn.TimerParam(_AGAIN)
 class _StreamFn(beam.DoFn):
     """Read a share of the partitions each time the timer fires."""
 
-    def __init__(self, address: KafkaAddress, readers: int, call: Call, retry_s: float) -> None:
+    def __init__(self, address: KafkaAddress, call: Call, retry_s: float) -> None:
         self._address = address
-        self._readers = readers
         self._call = call
         self._retry_s = retry_s
         self._metrics = ReadMetrics()
@@ -188,11 +193,11 @@ class _StreamFn(beam.DoFn):
 
     def process(
         self,
-        element: tuple[bytes, int],
+        element: tuple[bytes, tuple[int, int]],
         state: Any = _STATE_PARAM,
         again: Any = _AGAIN_PARAM,
     ) -> None:
-        state.write(msgspec.msgpack.encode(_State(element[1], {})))
+        state.write(msgspec.msgpack.encode(_State(*element[1], {})))
         again.set(Timestamp.now())
 
     @on_timer(_AGAIN)  # type: ignore[untyped-decorator]
@@ -203,12 +208,12 @@ class _StreamFn(beam.DoFn):
     ) -> Iterator[WindowedValue]:
         """Read what there is, up to the size of a call, and set the timer again."""
         known = _decode(state.read())
-        share = shared(Shares, self._address).of(known.reader, self._readers, self._retry_s)
+        share = shared(Shares, self._address).of(known.reader, known.readers, self._retry_s)
         with share.reading(known.offsets) as (reader, offsets):
             yield from self._records_of(reader, offsets)
             self._metrics.lost.inc(sum(map(self._gone, reader.take_jumps())))
             self._metrics.lag.set(sum(reader.lag().values()))
-        state.write(msgspec.msgpack.encode(_State(known.reader, offsets)))
+        state.write(msgspec.msgpack.encode(_State(known.reader, known.readers, offsets)))
         again.set(Timestamp.now() + (0 if offsets else _WITHOUT_S))
 
     def _records_of(self, reader: KafkaReader, offsets: dict[int, int]) -> Iterator[WindowedValue]:
