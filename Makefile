@@ -21,7 +21,7 @@ run: .venv/.runtime ## Run the pipeline over the sample events and show the scor
 	@.venv/bin/group-scores run
 
 test: .venv/.dev lint types servers ## Set up all, check it, run the tests (needs Java 17 and Maven)
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n 2 --dist loadfile
 
 soak: .venv/.dev servers ## Run the long forms of the tests
 	@.venv/bin/python -m pytest -m soak --hypothesis-profile=soak --timeout=7200

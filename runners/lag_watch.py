@@ -52,9 +52,12 @@ class LagWatch:
     asked again.
     """
 
-    def __init__(self, address: KafkaAddress, stall: Stall | None = None) -> None:
+    def __init__(
+        self, address: KafkaAddress, stall: Stall | None = None, *, every_s: float = EVERY_S
+    ) -> None:
         self.registry = CollectorRegistry()
         self._address = address
+        self._every_s = every_s
         self._stall = stall or Stall()
         self._stop = threading.Event()
         self._first_ends: dict[int, int] = {}
@@ -86,9 +89,9 @@ class LagWatch:
             self._stop.set()
 
     def _follow(self) -> None:
-        told_s = 0.0
+        told_s = -STALLED_S
         topic = KafkaTopic(self._address, retry_s=0)
-        while not self._stop.wait(EVERY_S):
+        while not self._stop.wait(self._every_s):
             try:
                 lags, committed = self.look(topic)
             except GroupScoresError as error:
@@ -100,10 +103,9 @@ class LagWatch:
             if stalled and now_s - told_s >= STALLED_S:
                 told_s = now_s
                 log.warning(
-                    "nothing was read of %s for %g s, and %d records wait: are there workers? "
-                    "Look at the job's exceptions and the workers' logs",
+                    "nothing was read of %s for some time, and %d records wait: are there "
+                    "workers? Look at the job's exceptions and the workers' logs",
                     self._address,
-                    STALLED_S,
                     sum(lags.values()),
                 )
         topic.close()

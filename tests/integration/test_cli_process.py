@@ -233,9 +233,9 @@ class TestTerminal:
         """Run the command on a terminal of its own and return all that it printed there."""
         child, terminal = pty.fork()
         if child == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
             # Python's own variables: its readline has put the size of another terminal beside them.
             os.execve(PROGRAM, [PROGRAM, *words], os.environ)
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         shown = b""
         with contextlib.suppress(OSError):  # the terminal is gone when the command is
             while data := os.read(terminal, 4096):

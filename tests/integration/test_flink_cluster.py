@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.integration.pipeline_runs import (
 from tests.servers.cassandra_server import CassandraServer
 from tests.servers.flink_cluster import FlinkCluster
 from tests.servers.kafka_server import KafkaServer
+from tests.servers.process import free_port
 
 PARTITIONS = 4
 QUICK = ("--checkpointing_interval=1000",)
@@ -240,6 +242,50 @@ def _kill_all(
             reading.wait(len(made), launcher)
         assert reading.committed() == len(made)
     stream.check()
+
+
+@pytest.mark.soak
+def test_twenty_starts_in_a_row_all_read(stream: Stream) -> None:
+    """With checkpoints every second, each is read in the first half minute of its job."""
+    cluster = stream.cluster
+    events = list(simulate(Simulation(1_000, 96)))
+    for number in range(20):
+        some = events[50 * number : 50 * (number + 1)]
+        stream.send(some)
+        with stream.reading() as reading, stream.run() as launcher:
+            eventually(lambda: cluster.jobs("RUNNING"))
+            start_s = time.monotonic()
+            reading.wait(50 * (number + 1), launcher)
+            assert time.monotonic() - start_s < 30
+            launcher.terminate()
+            assert launcher.wait(20) == 128 + signal.SIGTERM
+        cluster.cancel_job(stream.job())
+        eventually(lambda: not cluster.jobs("RUNNING", "CANCELLING"))
+    assert "nothing was read" not in stream.log.read_text()
+    stream.check()
+
+
+@pytest.mark.soak
+def test_a_job_without_workers_is_told(stream: Stream) -> None:
+    """It runs, as its cluster says, and reads nothing: the launcher sees it at the group."""
+    stream.send(list(simulate(Simulation(50, 97))))
+    metrics = f"127.0.0.1:{free_port()}"
+    for pool in stream.cluster.pools:
+        pool.kill()
+    try:
+        with stream.reading() as reading, stream.run(f"--metrics-listen={metrics}") as launcher:
+            eventually(lambda: "nothing was read of kafka" in stream.log.read_text(), WAIT_S)
+            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
+                told = answer.read().decode()
+            assert "group_scores_stalled 1.0" in told
+            assert "group_scores_job_running 1.0" in told
+            lags = re.findall(r"^group_scores_lag\{[^}]*\} (\S+)", told, re.MULTILINE)
+            assert sum(map(float, lags)) == 50
+            for pool in stream.cluster.pools:
+                pool.start()
+            reading.wait(50, launcher)
+    finally:
+        stream.cluster.start()
 
 
 def test_a_cluster_without_slots_is_told_at_once(stream: Stream) -> None:
