@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from group_scores.runners.simulate import Simulation, simulate
-from group_scores.transforms.kafka.address import KafkaAddress
-from group_scores.transforms.kafka.group import GroupOffsets
-from tests.integration.pipeline_runs import Tables, arguments, differences, produce, run
+from tests.integration.flink_runs import Reading, streaming
+from tests.integration.pipeline_runs import Tables, differences, produce, run
 from tests.servers.cassandra_server import CassandraServer
 from tests.servers.kafka_server import KafkaServer
 
 FLINK = ("--runner", "FlinkRunner", "--flink_master", "[local]")
 PARTITIONS = 4
-
-
-@contextmanager
-def streaming(source: str, store: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """An endless run, in a session of its own."""
-    command = arguments("run", *FLINK, "--parallelism", "2", source=source, store=store)
-    with (
-        log.open("wb") as words,
-        subprocess.Popen(
-            [*command, "--checkpointing_interval=1000"],
-            stdout=words,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_stream_goes_on_until_it_is_interrupted(
@@ -58,34 +33,24 @@ def test_a_stream_goes_on_until_it_is_interrupted(
     store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
     events = list(simulate(Simulation(3_000, 81, redeliver=0.1, shuffle=0.2, invalid=0.02)))
     messages = [event for _, event in events]
-    address = KafkaAddress.parse(source)
-    offsets = GroupOffsets(address)
-
-    def read(number: int) -> None:
-        """Wait until the group has committed so many records."""
-        deadline = time.monotonic() + 120
-        while sum(offset or 0 for offset in offsets.committed(range(PARTITIONS)).values()) < number:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.3)
-
+    words = (*FLINK, "--parallelism", "2", "--checkpointing_interval=1000")
     log = tmp_path / "stream.log"
     produce(kafka.bootstrap, name, events[:1_500])
-    with streaming(source, store, log) as process:
-        read(1_500)
-        produce(kafka.bootstrap, name, events[1_500:2_500])
-        read(2_500)
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert children  # the job server
-        process.terminate()  # the launcher alone, unlike Ctrl-C
-        assert process.wait(20) == 128 + signal.SIGTERM
-        assert not psutil.wait_procs(children, timeout=10)[1]
-    assert "nothing is lost" in log.read_text()
-    assert not differences(Tables.read(store), messages[:2_500])
-    produce(kafka.bootstrap, name, events[2_500:])
-    with streaming(source, store, log) as process:
-        read(3_000)
-    offsets.close()
+    with Reading(source, log, partitions=PARTITIONS) as reading:
+        with streaming(source, store, log, words) as process:
+            reading.wait(1_500, process)
+            produce(kafka.bootstrap, name, events[1_500:2_500])
+            reading.wait(2_500, process)
+            children = psutil.Process(process.pid).children(recursive=True)
+            assert children  # the job server
+            process.terminate()  # the launcher alone, unlike Ctrl-C
+            assert process.wait(20) == 128 + signal.SIGTERM
+            assert not psutil.wait_procs(children, timeout=10)[1]
+        assert "nothing is lost" in log.read_text()
+        assert not differences(Tables.read(store), messages[:2_500])
+        produce(kafka.bootstrap, name, events[2_500:])
+        with streaming(source, store, log, words) as process:
+            reading.wait(len(events), process)
     assert not differences(Tables.read(store), messages)
 
     # All attempts again, by Flink's batch mode: nothing is left to write.

@@ -288,6 +288,22 @@ def test_a_job_without_workers_is_told(stream: Stream) -> None:
         stream.cluster.start()
 
 
+@pytest.mark.soak
+def test_partitions_that_are_added_are_read(stream: Stream) -> None:
+    """While it runs; and one that has nothing holds no other back."""
+    events = list(simulate(Simulation(1_000, 98, redeliver=0.1)))
+    half = len(events) // 2
+    more = PARTITIONS + 3
+    with stream.reading() as reading, stream.run() as launcher:
+        stream.send(events[:half])
+        reading.wait(half, launcher)
+        stream.kafka.create_partitions(stream.topic, more)
+        stream.send(events[half:])
+        with Reading(stream.source, stream.log, partitions=more) as all_of_it:
+            all_of_it.wait(len(events), launcher)
+    stream.check()
+
+
 def test_a_cluster_without_slots_is_told_at_once(stream: Stream) -> None:
     with stream.run(parallelism=9) as launcher:
         assert launcher.wait(60) == 2
