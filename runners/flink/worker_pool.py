@@ -7,6 +7,7 @@ pipeline's options.
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it says is in our one line
 import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
@@ -112,7 +114,9 @@ def serving(listen: str, *words: str) -> Iterator[WorkerPool]:
     except RuntimeError:
         port = 0
     if not port:
-        raise AddressError(f"--listen {listen}: nothing can listen there; is the port taken?")
+        raise AddressError(
+            f"--listen {listen}: nothing can listen there; write HOST:PORT, and is the port free?"
+        )
     server.start()
     try:
         yield pool
