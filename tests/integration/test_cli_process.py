@@ -278,6 +278,7 @@ class TestTerminal:
     @pytest.mark.parametrize("columns", [80, 120])
     def test_has_a_table_that_fits(self, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.delenv("COLUMNS", raising=False)  # that of the tests' own terminal
         shown = self.look(columns, "run")
         rows = [line.rstrip() for line in shown.splitlines() if " do_" in line[30:]]
         assert 10 <= len(rows) <= 25

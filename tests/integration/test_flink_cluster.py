@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import signal
@@ -167,8 +166,8 @@ def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
     ):
         reading.wait(len(events), launcher)
         eventually(lambda: stream.metric("kafka_records") == len(events) - half)
-        os.killpg(launcher.pid, signal.SIGINT)
-        assert launcher.wait(20) == 128 + signal.SIGINT
+        launcher.terminate()
+        assert launcher.wait(20) == 128 + signal.SIGTERM
         assert "the job, if it was taken, goes on" in stream.log.read_text()
         time.sleep(2)
         assert stream.job()
