@@ -360,13 +360,15 @@ def test_a_job_grows_with_its_task_managers(
         stream.send(events[:half])
         with stream.reading() as reading, stream.run() as launcher:
             reading.wait(half, launcher)
-            assert cluster.parallelism(stream.job()) == 1
+            job = stream.job()
+            assert cluster.parallelism(job) == 1
             late.start()
-            eventually(lambda: cluster.parallelism(stream.job()) == 2)
+            eventually(lambda: cluster.parallelism(job) == 2)
             stream.send(events[half:])
             reading.wait(len(events), launcher)
             late.kill()
-            eventually(lambda: cluster.jobs("RUNNING") and cluster.parallelism(stream.job()) == 1)
+            eventually(lambda: cluster.parallelism(job) == 1)
+            eventually(lambda: cluster.jobs("RUNNING"))
         stream.check()
     finally:
         cluster.kill()
