@@ -21,6 +21,9 @@ from group_scores.runners.command import (
     write_out,
 )
 from group_scores.runners.logs import FORMATS, OPTION, set_up_logging
+from group_scores.runners.report import EPILOG as REPORT_EPILOG
+from group_scores.runners.report import ReportOptions, report_options
+from group_scores.runners.report import report as run_report
 from group_scores.runners.run import run_job
 from group_scores.runners.run_options import (
     AGG_COLUMNS,
@@ -47,7 +50,6 @@ if TYPE_CHECKING:
 SAMPLE_STORE = "sqlite:group-scores.db"
 _LATER = {
     "serve": "the group aggregate API",
-    "report": "the group aggregate API",
 }
 _ALL_ATTEMPTS = """\b
 Sources of all attempts:
@@ -350,3 +352,16 @@ def _add_later(name: str, issue: str) -> None:
 
 for _name, _issue in _LATER.items():
     _add_later(_name, _issue)
+
+
+@command(epilog=REPORT_EPILOG)
+@report_options
+def report(**options: Any) -> None:
+    """Write a report of scores: for each course batch a row a learner.
+
+    For each assessment the best score, its maximum, their percentage and the attempts; then the
+    sums, their percentage (rounded up) and the time of the last update, in UTC. Empty is not
+    attempted, or not known. In Cassandra the table is partitioned by learner, so that this reads
+    the whole of it, for one course too. Memory is bounded: rows are sorted in a temporary file.
+    """
+    run_report(ReportOptions(**options))
