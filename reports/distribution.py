@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from group_scores.scores.report import AssessmentScore
@@ -34,7 +35,8 @@ class Distribution:
     @property
     def mean_percent(self) -> float | None:
         """The mean of the percentages; None without any."""
-        return self.sum_percent / self.known if self.known else None
+        mean = self.sum_percent / self.known if self.known else math.inf
+        return mean if math.isfinite(mean) else None
 
     def add(self, score: AssessmentScore) -> None:
         """Count a learner who has attempted it."""
@@ -50,7 +52,7 @@ class Distribution:
 
 
 def _bin_of(percent: float) -> int:
-    return int(min(max(percent * BINS // 100, 0), BINS - 1))
+    return int(min(max(percent // (100 / BINS), 0), BINS - 1))
 
 
 def bin_label(number: int) -> str:

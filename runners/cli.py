@@ -357,11 +357,11 @@ for _name, _issue in _LATER.items():
 @command(epilog=REPORT_EPILOG)
 @report_options
 def report(**options: Any) -> None:
-    """Write a report of scores: for each course batch a row a learner.
+    """Write the scores of each course batch to a file.
 
-    For each assessment the best score, its maximum, their percentage and the attempts; then the
-    sums, their percentage (rounded up) and the time of the last update, in UTC. Empty is not
-    attempted, or not known. In Cassandra the table is partitioned by learner, so that this reads
-    the whole of it, for one course too. Memory is bounded: rows are sorted in a temporary file.
+    A row is a learner. For each assessment the best score, its maximum, their percentage and the
+    attempts; then the sums, their percentage (rounded up) and the last update, in UTC. Empty is not
+    attempted, or not known. In Cassandra the table is partitioned by learner: all of it is read,
+    for one course too. Memory is bounded: rows are sorted in a temporary file.
     """
     run_report(ReportOptions(**options))
