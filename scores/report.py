@@ -14,7 +14,6 @@ from group_scores.scores.keys import METRIC_PREFIXES
 _CONTEXT = "cb:"
 _EXACT = 2.0**53
 _PLACES = 2
-_NOTHING = (None, None, None)
 
 
 class AssessmentScore(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -71,7 +70,8 @@ def report_row(row: Mapping[str, object]) -> ReportRow | None:
     """Return what the report has of a row of `user_activity_agg`, as a scan gives it.
 
     None for a row of another context than a course batch. A null map is an empty one; where both
-    `agg` and `aggregates` hold a key, `aggregates` wins, as in the group aggregate API. A learner
+    `agg` and `aggregates` hold a key, `aggregates` wins, as in the group aggregate API. A value
+    that is no finite number is not known; its assessment has been attempted all the same. A learner
     with other jobs' keys only is in the batch, and has attempted nothing.
     """
     context = str(row["context_id"])
@@ -87,7 +87,6 @@ def report_row(row: Mapping[str, object]) -> ReportRow | None:
     scores = {
         content: AssessmentScore(score, most, None if count is None else to_int(count))
         for content, (score, most, count) in found.items()
-        if (score, most, count) != _NOTHING
     }
     return ReportRow(
         str(row["activity_id"]),
