@@ -354,7 +354,7 @@ for _name, _issue in _LATER.items():
     _add_later(_name, _issue)
 
 
-@command(epilog=REPORT_EPILOG)
+@command(context_settings=_PASS_ON, options_metavar="[OPTIONS]", epilog=REPORT_EPILOG)
 @report_options
 def report(**options: Any) -> None:
     """Write the scores of each course batch to a file.
@@ -362,6 +362,8 @@ def report(**options: Any) -> None:
     A row is a learner. For each assessment the best score, its maximum, their percentage and the
     attempts; then the sums, their percentage (rounded up) and the last update, in UTC. Empty is not
     attempted, or not known. In Cassandra the table is partitioned by learner: all of it is read,
-    for one course too. Memory is bounded: rows are sorted in a temporary file.
+    for one course too. Memory is bounded: rows are sorted in a temporary file. With options of
+    Beam, such as --runner, it is a pipeline, and PATH a folder that all workers see.
     """
-    run_report(ReportOptions(**options))
+    own = [name for one in report.params for name in one.opts if name.startswith("--")]
+    run_report(ReportOptions(**options), own)

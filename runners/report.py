@@ -25,7 +25,7 @@ from group_scores.reports.write import (
 )
 from group_scores.runners import screen
 from group_scores.runners.command import write_out
-from group_scores.runners.run_options import STORE_FORMS, check_exists
+from group_scores.runners.run_options import BEAM_OPTIONS, STORE_FORMS, check_exists
 from group_scores.scores.report import report_row
 from group_scores.stores import AddressError, GroupScoresError, Selection, StoreConfig
 from group_scores.stores.aggregate_scan import aggregate_rows
@@ -58,6 +58,7 @@ _OPTIONS = (
     click.option("--content-service", metavar="URL", help="Names from there: not built yet."),
     click.option("--groups", metavar="ADDRESS", help="Only a group's members: not built yet."),
     click.option("--group", metavar="ID", help="Which group: not built yet."),
+    BEAM_OPTIONS,
 )
 
 
@@ -81,6 +82,12 @@ class ReportOptions:
     content_service: str | None
     groups: str | None
     group: str | None
+    beam_options: tuple[str, ...] = ()
+
+    @property
+    def one(self) -> bool:
+        """Whether one course batch is written, to a file or to standard output."""
+        return self.out == STANDARD_OUTPUT or is_file(self.out, self.format)
 
     def check(self) -> Names:
         """Raise AddressError for what is wrong by itself; return the names."""
@@ -92,6 +99,8 @@ class ReportOptions:
         for option, given in later.items():
             if given is not None:
                 raise AddressError(f"{option} comes with the group aggregate API, not built yet")
+        if self.beam_options and self.one:
+            raise AddressError(f"--out {self.out} with options of Beam: name a folder")
         check_exists(self.store)
         StoreConfig(self.store).check()
         names = Names() if self.names is None else read_names(self.names)
@@ -106,16 +115,20 @@ class ReportOptions:
         return f"{', '.join(words)} in {self.store}" if words else self.store
 
 
-def report(options: ReportOptions) -> None:
-    """Read the rows, put them in order, write the files, and tell how many."""
+def report(options: ReportOptions, own_options: list[str]) -> None:
+    """Read the rows, put them in order, write the files, and tell how many.
+
+    In this process; with options of Beam, as a pipeline on the runner that they name.
+    """
+    if options.beam_options:
+        _run_pipeline(options, own_options)
+        return
     names = options.check()
     with Spill() as spill:
         _gather(options, spill)
         if not spill.rows:
-            raise AddressError(f"no learner of {options.what}; nothing was written")
-        learners = screen.count(spill.rows, "learner")
-        one = options.out == STANDARD_OUTPUT or is_file(options.out, options.format)
-        if one and spill.course_batches > 1:
+            raise _nobody(options)
+        if options.one and spill.course_batches > 1:
             raise AddressError(
                 f"{options.what} has {spill.course_batches:,} course batches, and --out "
                 f"{options.out} takes one; give --course and --batch, or name a folder"
@@ -125,12 +138,42 @@ def report(options: ReportOptions) -> None:
             write_one(spill, kind, _StandardOutput(), names)  # type: ignore[arg-type]
             return
         kind = format_of(options.format)
-        if one:
+        if options.one:
             write_file(spill, kind, Path(options.out), names)
-            screen.tell(f"{learners} in {options.out}")
+            screen.tell(f"{screen.count(spill.rows, 'learner')} in {options.out}")
         else:
-            count = write_folder(spill, kind, Path(options.out), names)
-            screen.tell(f"{learners} in {screen.count(count, 'file')} in {options.out}")
+            _tell(spill.rows, write_folder(spill, kind, Path(options.out), names), options)
+
+
+def _run_pipeline(options: ReportOptions, own_options: list[str]) -> None:
+    # Imported here: loading Beam takes seconds that the other way need not pay.
+    from group_scores.pipelines import ReportJob
+    from group_scores.runners import launch
+    from group_scores.runners.beam_options import pipeline_options
+    from group_scores.runners.dataflow.options import is_dataflow
+
+    beam = pipeline_options(options.beam_options, own_options)
+    if is_dataflow(beam):
+        raise AddressError("report writes to a folder that its workers share; drop --runner")
+    names = options.check()
+    selection = Selection(options.course, options.batch)
+    folder = str(Path(options.out).absolute())
+    job = ReportJob(StoreConfig(options.store), folder, options.format, selection, names)
+    counts = launch.run_report(
+        job, beam, lambda seen: screen.progress("rows", None, seen.read, seen.ranges)
+    )
+    if not counts["reports_written"]:
+        raise _nobody(options)
+    _tell(counts["learners_reported"], counts["reports_written"], options)
+
+
+def _nobody(options: ReportOptions) -> AddressError:
+    return AddressError(f"no learner of {options.what}; nothing was written")
+
+
+def _tell(learners: float, files: float, options: ReportOptions) -> None:
+    told = f"{screen.count(learners, 'learner')} in {screen.count(files, 'file')}"
+    screen.tell(f"{told} in {options.out}")
 
 
 def _gather(options: ReportOptions, spill: Spill) -> None:

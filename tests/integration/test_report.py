@@ -99,6 +99,16 @@ def test_csv_and_page_of_a_course_batch(backend: Backend, tmp_path: Path) -> Non
     assert f"{LEARNERS} learners, 3 assessments" in page
 
 
+def test_a_pipeline_writes_the_same_files(backend: Backend, tmp_path: Path) -> None:
+    words = ("report", "--store", backend.address, "--course", COURSES[0], "--format", "csv")
+    succeed(*words, "--out", str(tmp_path / "plain"))
+    done = succeed(*words, "--out", str(tmp_path / "beam"), "--direct_num_workers", "1")
+    assert "60 learners in 2 files" in done.err
+    for batch in BATCHES:
+        name = f"{file_name(COURSES[0])}/{file_name(batch)}.csv"
+        assert (tmp_path / "beam" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
 def test_takes_null_maps_and_one_map_alone(backend: Backend) -> None:
     if not isinstance(backend, CassandraBackend) or not backend.shape.with_aggregates:
         pytest.skip("rows that other jobs wrote, in a table with both maps")

@@ -103,6 +103,22 @@ def test_puts_names_over_the_columns(name: str) -> None:
     assert read_names(name).by_id == {"a": "First, quiz", "=b": "@second"}
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "html"])
+def test_is_the_same_as_a_pipeline(kind: str, folder: Path) -> None:
+    words = (*STORE, "--format", kind, "--names", "names.json", "--out")
+    plain = succeed(*words, "plain")
+    by_beam = succeed(*words, "beam", "--direct_num_workers", "1")
+    assert by_beam.err == plain.err.replace("plain", "beam")
+    files = contents_of(folder / "plain")
+    assert len(files) == 2
+    assert contents_of(folder / "beam") == files
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
 def test_takes_a_folder_that_ends_like_a_file(folder: Path) -> None:
     succeed(*ONE, *CSV, "folder/x.csv")
     assert (folder / "folder/x.csv/do_1/b1.csv").is_file()
@@ -136,6 +152,10 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     ((*ONE, *CSV, "x.csv", "--content-service", "http://h"), "not built yet"),
     ((*ONE, *CSV, "x.csv", "--groups", "groups.json"), "not built yet"),
     ((*ONE, *CSV, "x.csv", "--group", "g"), "not built yet"),
+    ((*ONE, *CSV, "x.csv", "--direct_num_workers", "1"), "with options of Beam: name a folder"),
+    ((*ONE, *CSV, "x", "--direct_num_worker", "1"), "did you mean '--direct_num_workers'?"),
+    ((*STORE, "--batch", "b9", *CSV, "x", "--direct_num_workers", "1"), "no learner of batch"),
+    ((*ONE, *CSV, "x", "more"), "unexpected 'more'"),
     (("report", "--store", "sqlite:no.db", *CSV, "x"), "there is no such file"),
     (("report", "--store", "sqlite:names.csv", *CSV, "x"), "not a database"),
     (("report", "--store", "casandra://h/k", *CSV, "x"), "did you mean 'cassandra'?"),
