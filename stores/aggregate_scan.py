@@ -8,6 +8,7 @@ from typing import Any
 from group_scores.stores.open import StoreConfig, open_store
 from group_scores.stores.protocol import Selection, Store
 
+_FETCH_ROWS = 1_000  # a row of maps is much larger in Python than one of attempts
 _KEY = ("activity_id", "user_id", "context_id")
 
 
@@ -42,7 +43,7 @@ def aggregate_rows(
     from group_scores.stores.cassandra.table_reader import TableReader, TableSource
 
     where = tuple(aggregate_filter(selection).items())
-    reader = TableReader(TableSource(cluster, AGGREGATES, columns, where))
+    reader = TableReader(TableSource(cluster, AGGREGATES, columns, where, fetch_rows=_FETCH_ROWS))
     try:
         for start, end, _ in call(reader.ranges):
             for page in reader.chunks(TokenRange(start, end), call):

@@ -17,6 +17,11 @@ from tests.values import texts
 
 wild = st.floats() | st.none()
 quarters = st.integers(0, 400).map(lambda number: number / 4)
+mixed = st.one_of(
+    st.integers(-9, 2_000_000_000).map(float),
+    st.decimals(1, 999_999, places=6).map(float),
+    st.decimals(1, 999_999, places=9).map(float),
+)
 hundredths = st.integers(0, 10_000).map(lambda number: number / 100)
 
 
@@ -105,6 +110,16 @@ class TestTotal:
         assert total.percent is not None
         exact = Fraction(score) * 100 / Fraction(most)
         assert exact <= min(total.percent, 2**31 - 1) < exact + 1
+
+    @given(st.lists(st.tuples(mixed, mixed), min_size=1, max_size=4))
+    def test_is_exact_with_as_many_digits_as_there_are(
+        self, pairs: list[tuple[float, float]]
+    ) -> None:
+        total = total_of(of_pairs(*pairs))
+        score = sum((Fraction(repr(one)) for one, _ in pairs), Fraction())
+        most = sum((Fraction(repr(one)) for _, one in pairs), Fraction())
+        assert (total.score, total.max_score) == (float(score), float(most))
+        assert total.percent == (math.ceil(100 * score / most) if most > 0 else None)
 
     @given(st.lists(st.tuples(quarters, quarters), min_size=1, max_size=5))
     def test_of_scores_within_their_maxima_is_from_0_to_100(
