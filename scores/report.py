@@ -60,7 +60,8 @@ class ReportRow(msgspec.Struct, frozen=True, array_like=True):
 class Total(msgspec.Struct, frozen=True):
     """The sums over the assessments of which a learner's score and maximum are both known.
 
-    All None where there are none. `percent` is None where the maxima come to no more than 0.
+    All None where there are none. `percent` is None where the maxima come to no more than 0, and is
+    clamped to 32 bits.
     """
 
     score: float | None = None

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from group_scores.reports.distribution import Distribution
+from group_scores.scores.aggregate import to_int
 from group_scores.scores.report import AssessmentScore, ReportRow, Total, report_row, total_of
 from tests.values import texts
 
@@ -119,7 +120,7 @@ class TestTotal:
         score = sum((Fraction(repr(one)) for one, _ in pairs), Fraction())
         most = sum((Fraction(repr(one)) for _, one in pairs), Fraction())
         assert (total.score, total.max_score) == (float(score), float(most))
-        assert total.percent == (math.ceil(100 * score / most) if most > 0 else None)
+        assert total.percent == (to_int(math.ceil(100 * score / most)) if most > 0 else None)
 
     @given(st.lists(st.tuples(quarters, quarters), min_size=1, max_size=5))
     def test_of_scores_within_their_maxima_is_from_0_to_100(
