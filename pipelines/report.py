@@ -1,4 +1,8 @@
-"""From all aggregate rows to a report of each course batch: the graph of `report`."""
+"""From all aggregate rows to a report of each course batch: the graph of `report`.
+
+The rows are shuffled by course batch. Beam's local runner keeps what it shuffles in memory: on one
+machine `report` without a runner is the way, which sorts outside of memory.
+"""
 
 from __future__ import annotations
 

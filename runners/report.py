@@ -26,7 +26,7 @@ from group_scores.reports.write import (
 from group_scores.runners import screen
 from group_scores.runners.command import write_out
 from group_scores.runners.run_options import BEAM_OPTIONS, STORE_FORMS, check_exists
-from group_scores.scores.report import report_row
+from group_scores.scores.report import ReportRow, report_row
 from group_scores.stores import AddressError, GroupScoresError, Selection, StoreConfig
 from group_scores.stores.aggregate_scan import aggregate_rows
 
@@ -178,18 +178,22 @@ def _tell(learners: float, files: float, options: ReportOptions) -> None:
 
 def _gather(options: ReportOptions, spill: Spill) -> None:
     config, selection = StoreConfig(options.store), Selection(options.course, options.batch)
-    with screen.progress("rows", None, lambda: spill.rows):
-        try:
-            with closing(aggregate_rows(config, selection, _call(config))) as rows:
-                for row in rows:
-                    made = report_row(row)
-                    if made is not None:
-                        spill.add(made)
-        except OSError as error:
-            raise GroupScoresError(
-                f"the folder for temporary files cannot be written: {error.strerror}; "
-                "name another one in TMPDIR"
-            ) from None
+    with (
+        screen.progress("rows", None, lambda: spill.rows),
+        closing(aggregate_rows(config, selection, _call(config))) as rows,
+    ):
+        for made in filter(None, map(report_row, rows)):
+            _add(spill, made)
+
+
+def _add(spill: Spill, row: ReportRow) -> None:
+    try:
+        spill.add(row)
+    except OSError as error:
+        raise GroupScoresError(
+            f"the folder for temporary files cannot be written: {error.strerror}; "
+            "name another one in TMPDIR"
+        ) from None
 
 
 def _call(config: StoreConfig) -> Callable[[Callable[[], Any]], Any]:
