@@ -33,7 +33,7 @@ def format_of(name: str, *, piped: bool = False) -> Format:
 
 
 def check_out(out: str, name: str) -> None:
-    """Raise AddressError where reports of that format cannot go there; make a folder."""
+    """Raise AddressError where reports of that format cannot go there; makes nothing yet."""
     if out == STANDARD_OUTPUT:
         if name == "parquet":
             raise AddressError("--out - with parquet: it needs a file; name one that ends .parquet")
@@ -43,10 +43,12 @@ def check_out(out: str, name: str) -> None:
     if suffix in FORMATS and suffix != name and not path.is_dir():
         raise AddressError(f"--out {out} and --format {name} are two formats; choose one")
     with _named(path):
+        folder = path.parent
         if not is_file(out, name):
-            path.mkdir(parents=True, exist_ok=True)
-        folder = path.parent if is_file(out, name) else path
-        if not folder.is_dir():
+            folder = next(one for one in (path, *path.absolute().parents) if one.exists())
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        elif not folder.is_dir():
             raise AddressError(f"--out {out}: the folder {folder} does not exist; make it first")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -66,7 +68,7 @@ def write_folder(spill: Spill, kind: Format, folder: Path, names: Names) -> int:
     for batch in spill.by_course_batch():
         path = path_in(folder, batch, kind.suffix)
         with _named(path):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
                 kind.write(batch, file, names)
         count += 1

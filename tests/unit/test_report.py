@@ -132,7 +132,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     ((*ONE, "--format", "parquet", "--out", "-"), "--out - with parquet"),
     ((*ONE, "--format", "parquet", "--out", "x.csv"), "two formats"),
     ((*ONE, *CSV, "no/x.csv"), "the folder no does not exist; make it first"),
-    ((*ONE, *CSV, "scores.db"), "scores.db cannot be written: File exists"),
+    ((*ONE, *CSV, "scores.db"), "scores.db cannot be written: Not a directory"),
     ((*ONE, *CSV, "scores.db/x"), "scores.db/x cannot be written: Not a directory"),
     ((*ONE, *CSV, "scores.db/x.csv"), "the folder scores.db does not exist"),
     ((*ONE, *CSV, f"{'x' * 300}.csv"), "File name too long"),
@@ -169,6 +169,7 @@ def test_what_is_wrong_is_one_line_that_names_it(
 ) -> None:
     assert what in refused(*words)
     assert not (folder / "x.csv").exists()
+    assert not (folder / "x").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
