@@ -28,6 +28,7 @@ NAMES = (
     "flink",
     "scan",
     "snapshot",
+    "report",
     "memory",
 )
 LONG = ("trickle",)
@@ -49,11 +50,11 @@ _WIDTH = 120  # where there is no terminal to ask
 )
 def main(names: tuple[str, ...], events: int, rounds: int, quick: bool, out: Path) -> None:
     """Measure the pipeline: rules, kafka_read, embedded, kafka_to_cassandra,
-    flink, scan, snapshot, memory, or some. By name only: trickle, which takes a second
+    flink, scan, snapshot, report, memory, or some. By name only: trickle, which takes a second
     for each twenty events.
 
-    Starts a Kafka and a Cassandra of its own where they are needed. All of it takes half
-    an hour on two cores, and up to 3 GB in the folder for temporary files.
+    Starts a Kafka and a Cassandra of its own where they are needed. All of it takes
+    three quarters of an hour on two cores, and up to 3 GB in the folder for temporary files.
     """
     logging.basicConfig(level=logging.ERROR)
     logging.getLogger("kafka").setLevel(logging.CRITICAL)

@@ -32,7 +32,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     `scan_plain` and `scan_beam` only read the attempts, `reaggregate` compares all rows with them,
     and `verify` looks for rows without any, too;
     of a snapshot, `export` has Cassandra's tool print it, `snapshot_rows` only reads its rows, and
-    `snapshot_run` is a whole run.
+    `snapshot_run` is a whole run;
+    of the aggregates, `report_scan` only reads the rows, and the others write reports of them.
     """
 
     kind: Literal[
@@ -47,6 +48,10 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         "export",
         "snapshot_rows",
         "snapshot_run",
+        "report_scan",
+        "report_csv",
+        "report_parquet",
+        "report_html",
     ]
     source: str
     store: str = ""
@@ -297,6 +302,12 @@ def _ready_snapshot(work: Work, _: Any) -> Callable[[], int]:
     return snapshot.ready(work)
 
 
+def _ready_report(work: Work, _: Any) -> Callable[[], int]:
+    from benchmarks import report
+
+    return report.ready(work)
+
+
 def _counter(pipeline: Any, namespace: str, name: str) -> int:
     """Run the pipeline and return what it has counted."""
     import apache_beam as beam
@@ -322,6 +333,10 @@ _READY: dict[str, Callable[[Work, Any], Callable[[], int]]] = {
     "export": _ready_snapshot,
     "snapshot_rows": _ready_snapshot,
     "snapshot_run": _ready_snapshot,
+    "report_scan": _ready_report,
+    "report_csv": _ready_report,
+    "report_parquet": _ready_report,
+    "report_html": _ready_report,
 }
 
 

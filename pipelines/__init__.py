@@ -6,6 +6,7 @@ graph is launched to `runners`.
 
 from group_scores.pipelines.group_scores import build
 from group_scores.pipelines.options import Job
+from group_scores.pipelines.report import ReportJob, build_report
 from group_scores.pipelines.verify import VerifyJob, build_verify
 
-__all__ = ["Job", "VerifyJob", "build", "build_verify"]
+__all__ = ["Job", "ReportJob", "VerifyJob", "build", "build_report", "build_verify"]

@@ -21,6 +21,9 @@ from group_scores.runners.command import (
     write_out,
 )
 from group_scores.runners.logs import FORMATS, OPTION, set_up_logging
+from group_scores.runners.report import EPILOG as REPORT_EPILOG
+from group_scores.runners.report import ReportOptions, report_options
+from group_scores.runners.report import report as run_report
 from group_scores.runners.run import run_job
 from group_scores.runners.run_options import (
     AGG_COLUMNS,
@@ -47,7 +50,6 @@ if TYPE_CHECKING:
 SAMPLE_STORE = "sqlite:group-scores.db"
 _LATER = {
     "serve": "the group aggregate API",
-    "report": "the group aggregate API",
 }
 _ALL_ATTEMPTS = """\b
 Sources of all attempts:
@@ -350,3 +352,18 @@ def _add_later(name: str, issue: str) -> None:
 
 for _name, _issue in _LATER.items():
     _add_later(_name, _issue)
+
+
+@command(context_settings=_PASS_ON, options_metavar="[OPTIONS]", epilog=REPORT_EPILOG)
+@report_options
+def report(**options: Any) -> None:
+    """Write the scores of each course batch to a file.
+
+    A row is a learner. For each assessment the best score, its maximum, their percentage and the
+    attempts; then the sums, their percentage (rounded up) and the last update, in UTC. Empty is not
+    attempted, or not known. In Cassandra the table is partitioned by learner: all of it is read,
+    for one course too. Memory is bounded: rows are sorted in a temporary file. With options of
+    Beam, such as --runner, it is a pipeline, and PATH a folder that all workers see.
+    """
+    own = [name for one in report.params for name in one.opts if name.startswith("--")]
+    run_report(ReportOptions(**options), own)

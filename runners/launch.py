@@ -17,7 +17,14 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
-from group_scores.pipelines import Job, VerifyJob, build, build_verify
+from group_scores.pipelines import (
+    Job,
+    ReportJob,
+    VerifyJob,
+    build,
+    build_report,
+    build_verify,
+)
 from group_scores.pipelines.sources import Source
 from group_scores.runners.beam_options import quiet_threads, runner_of
 from group_scores.runners.dataflow.options import is_dataflow
@@ -50,6 +57,7 @@ VERIFY_SUMMARY = (
     "aggregates_compared",
     *(f"drift_{kind}" for kind in get_args(Kind)),
 )
+REPORT_SUMMARY = ("reports_written", "learners_reported")
 T = TypeVar("T")
 Checks = dict[str, Callable[[], object]]
 Watch = Callable[[Progress], AbstractContextManager[object]]
@@ -200,6 +208,19 @@ def run_verify(
         return _run(lambda pipeline: build_verify(pipeline, made), options)
 
     return _counted(start, VERIFY_SUMMARY, watch)
+
+
+def run_report(
+    job: ReportJob, options: PipelineOptions, watch: Watch = _unseen
+) -> dict[str, float]:
+    """Check the store, write the reports, and return what was counted, as `run` does."""
+    probe({f"--store {job.store.address}": lambda: shared_store(job.store)}, CHECK_S)
+
+    def start(progress: Progress) -> PipelineResult:
+        made = replace(job, progress=progress)
+        return _run(lambda pipeline: build_report(pipeline, made), options)
+
+    return _counted(start, REPORT_SUMMARY, watch)
 
 
 def with_readers(source: Source, options: PipelineOptions) -> Source:

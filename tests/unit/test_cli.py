@@ -94,7 +94,7 @@ class TestHelp:
         assert re.fullmatch(r"group-scores, version \d+\.\d+.*\n", succeed("--version").out)
 
 
-@pytest.mark.parametrize("name", ["serve", "report"])
+@pytest.mark.parametrize("name", ["serve"])
 @pytest.mark.parametrize("words", [(), ("--store", "sqlite:x.db", "--out", "x")])
 def test_what_comes_later_says_so(name: str, words: tuple[str, ...]) -> None:
     line = refused(name, *words)
