@@ -64,7 +64,16 @@ def test_every_option_and_address_shown_exists() -> None:
         subprocess.run(
             [PROGRAM, command, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for command in ("run", "dump", "show", "simulate", "replay", "verify", "worker-pool")
+        for command in (
+            "run",
+            "dump",
+            "show",
+            "simulate",
+            "replay",
+            "verify",
+            "worker-pool",
+            "report",
+        )
     )
     assert shown
     assert not {option for option in shown if option not in helps}
