@@ -37,6 +37,7 @@ from group_scores.runners.run_options import (
     pipeline_options,
     store_config,
 )
+from group_scores.runners.serve import run_server, serve_options
 from group_scores.runners.verify import VerifyOptions
 from group_scores.runners.verify import verify as run_verify
 from group_scores.stores import AddressError, Selection, Store, StoreConfig, open_store
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 SAMPLE_STORE = "sqlite:group-scores.db"
 _LATER = {
-    "serve": "the group aggregate API",
     "report": "the group aggregate API",
 }
 _ALL_ATTEMPTS = """\b
@@ -329,6 +329,17 @@ def worker_pool(listen: str) -> None:
     from group_scores.runners.flink.worker_pool import serve
 
     serve(listen)
+
+
+@command(name="serve")
+@serve_options
+def serve(**options: Any) -> None:
+    """Serve the group aggregates: a group's active members with their best scores.
+
+    With neither --store nor --groups: what `run` made of the samples, and the sample group. Callers
+    show the identity server's token; without --jwks or --public-keys nobody is asked for one.
+    """
+    run_server(SAMPLE_STORE, **options)
 
 
 @contextmanager
