@@ -18,7 +18,13 @@ from starlette.types import ASGIApp
 from group_scores.api import openapi
 from group_scores.api.aggregate import aggregate
 from group_scores.api.contract import message_id, parse_body, success
-from group_scores.api.errors import ApiError, invalid_request, not_a_member, too_large
+from group_scores.api.errors import (
+    ApiError,
+    internal_error,
+    invalid_request,
+    not_a_member,
+    too_large,
+)
 from group_scores.api.frame import Frame, error_answer
 from group_scores.api.groups import Groups
 from group_scores.api.metrics import Metrics
@@ -81,7 +87,11 @@ def make_app(parts: Parts) -> ASGIApp:
     ]
     app = Starlette(
         routes=routes,
-        exception_handlers={ApiError: _known_error, HTTPException: _http_error},
+        exception_handlers={
+            ApiError: _known_error,
+            HTTPException: _http_error,
+            Exception: _unexpected,
+        },
     )
     names = {route.endpoint: route.path for route in reversed(routes)}
     return Frame(
@@ -150,6 +160,11 @@ async def _openapi(request: Request) -> Response:
 async def _known_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return error_answer(request.scope, error)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """Answer for what the frame logs when the framework has raised it again."""
+    return error_answer(request.scope, internal_error())
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

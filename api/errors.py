@@ -60,3 +60,8 @@ def unavailable(what: Literal["STORE", "GROUPS"]) -> ApiError:
     """503: what the answer needs does not answer now."""
     of = "scores" if what == "STORE" else "groups"
     return ApiError(503, f"{what}_UNAVAILABLE", f"The {of} cannot be read now; try again later.")
+
+
+def internal_error() -> ApiError:
+    """500: a mistake of ours."""
+    return ApiError(500, "INTERNAL_ERROR", "Something went wrong here.")

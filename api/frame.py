@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from group_scores.api.contract import failure, message_id
-from group_scores.api.errors import ApiError, invalid_request
+from group_scores.api.errors import ApiError, internal_error, invalid_request
 from group_scores.api.metrics import Metrics
 from group_scores.api.settings import is_local
 
@@ -88,8 +88,7 @@ class Frame:
             where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
             _log.error("unexpected %s at %s", type(error).__name__, where)
             if exchange.status is None:
-                found = ApiError(500, "INTERNAL_ERROR", "Something went wrong here.")
-                await error_answer(scope, found)(scope, receive, exchange.send)
+                await error_answer(scope, internal_error())(scope, receive, exchange.send)
 
     def _admit(self, scope: Scope) -> None:
         if self._only_local and not is_local(Headers(scope=scope).get("host", "localhost")):

@@ -38,6 +38,7 @@ def serve(settings: Settings, tell: Callable[[str], None]) -> None:
     """
     settings.check()
     access.setLevel(logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log who asks for which group
     with contextlib.closing(_listen(settings)) as listener:
         asyncio.run(_serve(settings, listener, tell))
 
