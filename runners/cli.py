@@ -334,7 +334,7 @@ def worker_pool(listen: str) -> None:
 @command(name="serve")
 @serve_options
 def serve(**options: Any) -> None:
-    """Serve the group aggregates: a group's active members with their best scores.
+    """Serve the best scores of a group's members.
 
     With neither --store nor --groups: what `run` made of the samples, and the sample group. Callers
     show the identity server's token; without --jwks or --public-keys nobody is asked for one.
