@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
@@ -245,3 +247,11 @@ class TestCache:
             assert asked.post("g1").json()["result"]["members"] == first["members"]
             users = [one["userId"] for one in asked.post("g2").json()["result"]["members"]]
         assert users == ["u1", "u1", "u2"]
+
+
+def test_knows_neither_beam_nor_the_pipeline_nor_the_command_line() -> None:
+    beam = ("apache_beam", "group_scores.pipelines", "group_scores.transforms")
+    wrong = (*beam, "group_scores.runners")
+    code = f"import sys, group_scores.api.server; print([m for m in sys.modules if m in {wrong}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
