@@ -1,7 +1,7 @@
 # Everything is set up in .venv and build/, and a second time there is nothing to do.
 # PYTHON=… names the Python to build .venv with.
 
-PACKAGES := pipelines reports runners scores stores transforms
+PACKAGES := api pipelines reports runners scores stores transforms
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input install

@@ -40,6 +40,7 @@ from group_scores.runners.run_options import (
     pipeline_options,
     store_config,
 )
+from group_scores.runners.serve import run_server, serve_options
 from group_scores.runners.verify import VerifyOptions
 from group_scores.runners.verify import verify as run_verify
 from group_scores.stores import AddressError, Selection, Store, StoreConfig, open_store
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
     pass
 
 SAMPLE_STORE = "sqlite:group-scores.db"
-_LATER = {
-    "serve": "the group aggregate API",
-}
 _ALL_ATTEMPTS = """\b
 Sources of all attempts:
   cassandra://HOST:PORT/KEYSPACE?course=…&batch=…&rows_s=N&taken=EPOCH_MS
@@ -333,6 +331,17 @@ def worker_pool(listen: str) -> None:
     serve(listen)
 
 
+@command(name="serve")
+@serve_options
+def serve(**options: Any) -> None:
+    """Serve the best scores of a group's members.
+
+    With neither --store nor --groups: what `run` made of the samples, and the sample group. Callers
+    show the identity server's token; without --jwks or --public-keys nobody is asked for one.
+    """
+    run_server(SAMPLE_STORE, **options)
+
+
 @contextmanager
 def _store(address: str) -> Iterator[Store]:
     check_exists(address)
@@ -341,17 +350,6 @@ def _store(address: str) -> Iterator[Store]:
         yield opened
     finally:
         opened.close()
-
-
-def _add_later(name: str, issue: str) -> None:
-    @command(name=name, context_settings=_PASS_ON, help=f"Comes with {issue}: not built yet.")
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
-    def later(arguments: tuple[str, ...]) -> None:
-        raise AddressError(f"{name} comes with {issue}, which is not built yet")
-
-
-for _name, _issue in _LATER.items():
-    _add_later(_name, _issue)
 
 
 @command(context_settings=_PASS_ON, options_metavar="[OPTIONS]", epilog=REPORT_EPILOG)

@@ -156,7 +156,10 @@ class _Text(logging.Formatter):
 
 
 class _Json(logging.Formatter):
-    """One object: `time`, `level`, `logger`, `message`, and `error` where there was one."""
+    """One object: `time`, `level`, `logger`, `message`, and `error` where there was one.
+
+    A record's own `fields` stand beside them.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging."""
@@ -165,6 +168,7 @@ class _Json(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": without_secrets(record.getMessage()),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             line["error"] = without_secrets(self.formatException(record.exc_info))

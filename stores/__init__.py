@@ -17,6 +17,7 @@ from group_scores.stores.errors import (
 )
 from group_scores.stores.open import StoreConfig, open_store
 from group_scores.stores.protocol import (
+    ActivityRow,
     AggColumns,
     AttemptsRead,
     AttemptWrite,
@@ -27,6 +28,7 @@ from group_scores.stores.protocol import (
 )
 
 __all__ = [
+    "ActivityRow",
     "AddressError",
     "AggColumns",
     "AggregateRow",

@@ -53,6 +53,13 @@ class Pruning(msgspec.Struct, frozen=True):
     updated: list[str]
 
 
+class ActivityRow(msgspec.Struct, frozen=True):
+    """A learner's row for one batch of an activity: `context_id` is `cb:` and the batch's id."""
+
+    context_id: str
+    row: AggregateRow
+
+
 class Selection(msgspec.Struct, frozen=True):
     """Which rows a scan returns; None selects all."""
 
@@ -105,6 +112,20 @@ class Store(Protocol):
         """Read the aggregate row of each key, with the times at which its keys were written.
 
         Where the store cannot tell a key's time it is the one in `agg_last_updated`.
+        """
+
+    def read_activity(
+        self,
+        activity_type: str,
+        activity_id: str,
+        user_ids: Sequence[str],
+        *,
+        details: bool = False,
+    ) -> list[list[ActivityRow] | StoreFault]:
+        """Read the rows of each learner for an activity, whatever the batch; none is an empty list.
+
+        By full partition key, a bounded number at a time, never a scan. Only with `details` the
+        rows have theirs. Reading needs no write lock and may be repeated freely.
         """
 
     def hold(

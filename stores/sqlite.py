@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +29,7 @@ from group_scores.stores.errors import (
     StoreTransientError,
 )
 from group_scores.stores.protocol import (
+    ActivityRow,
     AggColumns,
     AttemptsRead,
     AttemptWrite,
@@ -37,6 +37,7 @@ from group_scores.stores.protocol import (
     Selection,
     Table,
 )
+from group_scores.stores.sqlite_rows import aggregate_record, aggregate_row, question_record
 
 _LOCK_WAIT_S = 20.0
 _MAPS = ("agg", "agg_last_updated", "aggregates")
@@ -160,6 +161,23 @@ class SqliteStore:
         """See `Store`."""
         return self._each(keys, self._read_aggregate)
 
+    def read_activity(
+        self,
+        activity_type: str,
+        activity_id: str,
+        user_ids: Sequence[str],
+        *,
+        details: bool = False,
+    ) -> list[list[ActivityRow] | StoreFault]:
+        """See `Store`. The file holds courses only."""
+        if activity_type != ACTIVITY_TYPE:
+            return [[] for _ in user_ids]
+        try:
+            with self._reader() as db:
+                return [_activity_rows(db, (activity_id, user, details)) for user in user_ids]
+        except sqlite3.OperationalError as error:
+            return [StoreTransientError(f"sqlite:{self._path}: {error}")] * len(user_ids)
+
     def hold(
         self, updates: Sequence[ActivityAgg], metrics: Sequence[str]
     ) -> list[bool | StoreFault]:
@@ -169,7 +187,7 @@ class SqliteStore:
     @staticmethod
     def _read_aggregate(db: sqlite3.Connection, key: ActivityKey) -> AggregateRow:
         rows = db.execute(sql.READ_AGGREGATE, (key.course_id, key.user_id, key.context_id))
-        return _aggregate_row(rows.fetchall())
+        return aggregate_row(rows.fetchall())
 
     def write_aggregates(self, updates: Sequence[ActivityAgg]) -> list[StoreFault | None]:
         """See `Store`. One transaction."""
@@ -226,7 +244,7 @@ class SqliteStore:
         )
         for row in self._rows(query, values):
             record = {name: _plain(value) for name, value in zip(names, row, strict=True)}
-            record["question"] = list(map(_question_record, json.loads(record["question"])))
+            record["question"] = list(map(question_record, json.loads(record["question"])))
             yield record
 
     def _scan_aggregates(self, selection: Selection) -> Iterator[dict[str, object]]:
@@ -240,15 +258,18 @@ class SqliteStore:
             "ORDER BY activity_id, user_id, context_id, map, key"
         )
         for key, cells in groupby(self._rows(query, values), key=lambda row: row[:3]):
-            record = _aggregate_record(key, [cell[3:] for cell in cells])
+            record = aggregate_record(key, [cell[3:] for cell in cells])
             if any(record[name] for name in _COLLECTIONS):  # a row of nothing is none
                 yield record
 
     def _rows(self, query: str, values: list[str]) -> Iterator[tuple[Any, ...]]:
+        with self._reader() as db:
+            yield from db.execute(query, values)
+
+    def _reader(self) -> closing[sqlite3.Connection]:
         # A connection of its own: a scan must not hold up the writers, nor see half a transaction.
         uri = Path(self._path).absolute().as_uri() + "?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT_S)) as db:
-            yield from db.execute(query, values)
+        return closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT_S))
 
     def close(self) -> None:
         """See `Store`."""
@@ -322,55 +343,12 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _question_record(question: dict[str, object]) -> dict[str, object]:
-    """Name the fields as the column type in Cassandra does, in its order."""
-    record = {
-        "assess_ts" if name == "assess_ts_ms" else name: value for name, value in question.items()
-    }
-    duration = record["duration"]
-    if isinstance(duration, float) and duration.is_integer():
-        record["duration"] = int(Decimal(repr(duration)))  # the decimal that Cassandra is given
-    return record
-
-
-def _aggregate_row(cells: Sequence[tuple[str, str, object, int]]) -> AggregateRow:
-    maps: dict[str, dict[str, object]] = {"agg": {}, "aggregates": {}, "agg_last_updated": {}}
-    details: list[str] = []
-    details_us: int | None = None
-    times: dict[str, int] = {}
-    for name, key, value, write_us in cells:
-        if value is None:
-            continue
-        if name == "agg_details":
-            details, details_us = json.loads(str(value)), write_us
-        else:
-            maps[name][key] = value
-            times[key] = max(write_us, times.get(key, write_us))
-    return msgspec.convert(
-        {
-            "agg": maps["agg"],
-            "aggregates": maps["aggregates"],
-            "agg_last_updated_ms": maps["agg_last_updated"],
-            "details": details,
-            "write_us": times,
-            "details_us": details_us,
-        },
-        AggregateRow,
-    )
-
-
-def _aggregate_record(
-    key: tuple[str, ...], cells: Sequence[tuple[str, str, object, int]]
-) -> dict[str, object]:
-    row = _aggregate_row(cells)
-    activity_id, user_id, context_id = key
-    return {
-        "activity_type": ACTIVITY_TYPE,
-        "activity_id": activity_id,
-        "user_id": user_id,
-        "context_id": context_id,
-        "agg": row.agg,
-        "agg_last_updated": row.agg_last_updated_ms,
-        "aggregates": row.aggregates,
-        "agg_details": row.details,
-    }
+def _activity_rows(
+    db: sqlite3.Connection, values: tuple[str, str, bool]
+) -> list[ActivityRow] | StoreFault:
+    try:
+        cells = db.execute(sql.READ_ACTIVITY, values).fetchall()
+    except _UNFIT as error:
+        return StoreRefusedError(f"a value cannot be looked up: {error}")
+    found = groupby((cell for cell in cells if cell[3] is not None), key=lambda cell: cell[0])
+    return [ActivityRow(name, aggregate_row([one[1:] for one in row])) for name, row in found]

@@ -52,6 +52,10 @@ READ_AGGREGATE = """
 SELECT map, key, value, write_us FROM user_activity_agg_cell
 WHERE activity_id = ? AND user_id = ? AND context_id = ?
 """
+READ_ACTIVITY = """
+SELECT context_id, map, key, value, write_us FROM user_activity_agg_cell
+WHERE activity_id = ? AND user_id = ? AND (? OR map <> 'agg_details') ORDER BY context_id
+"""
 # What was taken out stays as a cell without a value, so that no older write brings it back.
 PRUNE_CELL = """
 INSERT INTO user_activity_agg_cell VALUES (?, ?, ?, ?, ?, NULL, ?)

@@ -4,6 +4,7 @@ All CQL of the project is in this package. `CassandraStore` is what the rest of 
 """
 
 from group_scores.stores.cassandra.address import CassandraAddress, CassandraSourceAddress
+from group_scores.stores.cassandra.groups import GroupTable
 from group_scores.stores.cassandra.store import CassandraStore
 
-__all__ = ["CassandraAddress", "CassandraSourceAddress", "CassandraStore"]
+__all__ = ["CassandraAddress", "CassandraSourceAddress", "CassandraStore", "GroupTable"]

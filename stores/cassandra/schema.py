@@ -61,6 +61,11 @@ class Schema:
         later = {"aggregates": self.has_aggregates, "agg_details": self.has_agg_details}
         return ("agg", "agg_last_updated", *(name for name, has in later.items() if has))
 
+    @property
+    def columns_without_details(self) -> tuple[str, ...]:
+        """Those of `aggregate_values` that are maps."""
+        return tuple(name for name in self.aggregate_values if name != "agg_details")
+
 
 def read_schema(keyspace: Any) -> Schema:
     """Read and check the tables in the driver's keyspace metadata.

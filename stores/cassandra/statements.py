@@ -87,6 +87,13 @@ class Statements:
         except InvalidRequest:  # before 5.0 Cassandra tells no times of what is in a collection
             with_times = without
         self._rows = {True: with_times, False: without}
+        self._activities = {
+            details: _both_activity(session, schema, ["user_id", "context_id", *columns])
+            for details, columns in (
+                (True, schema.aggregate_values),
+                (False, schema.columns_without_details),
+            )
+        }
 
     # Reads
 
@@ -115,6 +122,19 @@ class Statements:
         return _lookup(
             one, many, lookups, lambda course, user, context: [_TYPE, course, user, context]
         )
+
+    def activity_lookup(
+        self, item: int, activity_type: str, activity_id: str, user_id: str
+    ) -> Lookup:
+        """Return the lookup of all rows of a learner for an activity: one partition."""
+        family = (activity_type.encode(), activity_id.encode())
+        user = user_id.encode()
+        return Lookup(item, codec.routing_key([*family, user]), family, user)
+
+    def read_activity(self, lookups: Sequence[Lookup], *, details: bool) -> Bound:
+        """Return the read of the partitions of all these learners."""
+        one, many = self._activities[details]
+        return _lookup(one, many, lookups, lambda kind, user, activity: [kind, activity, user])
 
     # Writes
 
@@ -191,6 +211,18 @@ def _both(
     return (
         session.prepare(f"{select} = ? AND context_id = ?"),
         session.prepare(f"{select} IN ? AND context_id = ?"),
+    )
+
+
+def _both_activity(
+    session: Session, schema: Schema, columns: Sequence[str]
+) -> tuple[PreparedStatement, PreparedStatement]:
+    """Prepare the read of one learner's partition, and that of many learners'."""
+    select = f"SELECT {', '.join(columns)} FROM {schema.aggregates}"
+    key = "activity_type = ? AND activity_id = ? AND user_id"
+    return (
+        session.prepare(f"{select} WHERE {key} = ?"),
+        session.prepare(f"{select} WHERE {key} IN ?"),
     )
 
 

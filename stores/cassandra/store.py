@@ -35,6 +35,7 @@ from group_scores.stores.errors import (
     StoreTransientError,
 )
 from group_scores.stores.protocol import (
+    ActivityRow,
     AggColumns,
     AttemptsRead,
     AttemptWrite,
@@ -153,6 +154,26 @@ class CassandraStore:
         if not rows:
             return AggregateRow({}, {}, {}, [])
         return aggregate_row(self._schema.aggregate_values, rows[0][1:])
+
+    def read_activity(
+        self,
+        activity_type: str,
+        activity_id: str,
+        user_ids: Sequence[str],
+        *,
+        details: bool = False,
+    ) -> list[list[ActivityRow] | StoreFault]:
+        """See `Store`. Learners of one node travel together, a few to a statement."""
+        schema = self._schema
+        columns = schema.aggregate_values if details else schema.columns_without_details
+        return self._look_up(
+            [ActivityKey(activity_id, user_id, "") for user_id in user_ids],  # of any batch
+            lambda item, key: self._statements.activity_lookup(
+                item, activity_type, activity_id, key.user_id
+            ),
+            lambda lookups: self._statements.read_activity(lookups, details=details),
+            lambda rows: [ActivityRow(row[1], aggregate_row(columns, row[2:])) for row in rows],
+        )
 
     def hold(
         self, updates: Sequence[ActivityAgg], metrics: Sequence[str]
