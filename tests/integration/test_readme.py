@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from group_scores.runners.beam_options import _beam_parser
+from group_scores.runners.cli import main
 from tests.integration.attempts_table import fill, some_rows
 from tests.servers.cassandra_server import CassandraServer
 
@@ -64,16 +65,7 @@ def test_every_option_and_address_shown_exists() -> None:
         subprocess.run(
             [PROGRAM, command, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for command in (
-            "run",
-            "dump",
-            "show",
-            "simulate",
-            "replay",
-            "verify",
-            "worker-pool",
-            "report",
-        )
+        for command in main.commands
     )
     assert shown
     assert not {option for option in shown if option not in helps}
