@@ -195,6 +195,14 @@ class TestResources:
                 for found in process.net_connections("tcp")
             )
 
+        # A session of the tests' own may still be connecting again, after the test before.
+        looks: list[int] = []
+
+        def settled() -> bool:
+            looks.append(connections())
+            return len(looks) > 20 and len(set(looks[-20:])) == 1
+
+        assert wait_for(settled)
         before = connections()
         threads = set(threading.enumerate())
         store = open_store(StoreConfig(address))

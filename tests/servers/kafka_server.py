@@ -216,7 +216,8 @@ class KafkaServer(Server):
             "log.retention.check.interval.ms": "1000",
             "log.cleaner.backoff.ms": "500",
             "log.cleaner.dedupe.buffer.size": "16777216",
-            "log.segment.delete.delay.ms": "0",
+            # not at once: a flush that is under way in it would fail, and with it the broker
+            "log.segment.delete.delay.ms": "3000",
             **self._security(),
             **self.settings,
         }

@@ -31,9 +31,13 @@ class ServerError(RuntimeError):
 def free_port(host: str = LOOPBACK) -> int:
     """Return a port of `host` that nothing listens on now.
 
-    It stays free while a server is down, as no outgoing connection is ever given one of `PORTS`.
+    It stays free while a server is down, as no outgoing connection is ever given one of `PORTS`,
+    and the processes that share the tests of a run have a part of them each.
     """
-    for port in random.SystemRandom().sample(PORTS, min(len(PORTS), 200)):
+    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ports = range(PORTS.start + part, PORTS.stop, parts)
+    for port in random.SystemRandom().sample(ports, min(len(ports), 200)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((host, port))
             return port
