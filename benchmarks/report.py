@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.bench import Bench, Figures, table_of
 from benchmarks.figures import Measured, median_ratio, summary
+from benchmarks.scan import plain_loop
 from benchmarks.worker import Work
 from group_scores.scores import ActivityAgg, ActivityKey
 from group_scores.stores import Selection, StoreConfig, open_store
@@ -107,31 +108,14 @@ def _scan_plain(address: str) -> Callable[[], int]:
     from group_scores.stores.cassandra.address import CassandraAddress
     from group_scores.stores.cassandra.scan import aggregate_filter
     from group_scores.stores.cassandra.schema import AGGREGATES
-    from group_scores.stores.cassandra.table_reader import FETCH_ROWS, TableReader, TableSource
+    from group_scores.stores.cassandra.table_reader import TableReader, TableSource
 
     store = open_store(StoreConfig(address))
     columns = report_columns(store)
     store.close()
     where = tuple(aggregate_filter(Selection()).items())
     reader = TableReader(TableSource(CassandraAddress.parse(address), AGGREGATES, columns, where))
-    session = reader._session
-    settle()
-
-    def run() -> int:
-        rows = 0
-        for start, end, _ in reader.ranges():
-            bound = reader._statement.bind((start, end, *(value for _, value in where)))
-            bound.fetch_size = FETCH_ROWS
-            future = session.execute_async(bound)
-            while future is not None:
-                page = future.result()
-                state = page.paging_state
-                future = session.execute_async(bound, paging_state=state) if state else None
-                rows += len(page.current_rows)
-        reader.close()
-        return rows
-
-    return run
+    return plain_loop(reader, *(value for _, value in where))
 
 
 def _report(address: str, name: str, folder: Path) -> Callable[[], int]:

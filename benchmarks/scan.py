@@ -89,16 +89,23 @@ def read_plain(address: str) -> Callable[[], int]:
     """Return the plain loop, ready to start."""
     from group_scores.stores.cassandra import CassandraSourceAddress
     from group_scores.stores.cassandra.scan_attempts import attempts_source
-    from group_scores.stores.cassandra.table_reader import FETCH_ROWS, TableReader
+    from group_scores.stores.cassandra.table_reader import TableReader
 
     reader = TableReader(attempts_source(CassandraSourceAddress.parse(address)))
+    return plain_loop(reader)
+
+
+def plain_loop(reader: Any, *values: Any) -> Callable[[], int]:
+    """Return a loop that counts the rows of all ranges, of `values` by the filter."""
+    from group_scores.stores.cassandra.table_reader import FETCH_ROWS
+
     session = reader._session
     settle()  # as the pipeline's workers do
 
     def run() -> int:
         rows = 0
         for start, end, _ in reader.ranges():
-            bound = reader._statement.bind((start, end))
+            bound = reader._statement.bind((start, end, *values))
             bound.fetch_size = FETCH_ROWS
             future = session.execute_async(bound)
             while future is not None:

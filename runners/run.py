@@ -13,8 +13,6 @@ from group_scores.runners.run_options import RunOptions, open_source
 from group_scores.stores import AddressError
 
 if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     from group_scores.pipelines.options import Job
     from group_scores.pipelines.sources import Source
 
@@ -55,26 +53,26 @@ def run_job(
 
         screen.tell(hand_over(text, job, beam, options.summary))
         return {}, job.dead_letter
+    where = None
     try:
         total = launch.check(job, also=runner_checks(beam))
-        if where := runner_described(beam):
+        where = runner_described(beam)
+        if where:
             screen.tell(where)
         with _watched(source, options.metrics_listen):
             counts = launch.run(
                 job, beam, lambda seen: screen.progress(source.gives, total, seen.read, seen.ranges)
             )
     except KeyboardInterrupt as error:
-        error.add_note(_after(source, beam))
+        error.add_note(_after(source, where))
         raise
     _tell(source, options, counts, job.dead_letter)
     return counts, job.dead_letter
 
 
-def _after(source: Source, options: PipelineOptions) -> str:
-    """Say what an interrupt leaves behind."""
-    from group_scores.runners.beam_options import runner_described
-
-    if source.endless and (where := runner_described(options)):
+def _after(source: Source, where: str | None) -> str:
+    """Say what an interrupt leaves behind; `where` describes the cluster, once it is known."""
+    if source.endless and where:
         cluster = where.partition(",")[0]
         return f"the job, if it was taken, goes on: {cluster}; stop it there, with a savepoint"
     return "run it again: what was not committed is read again, and nothing is lost"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, WorkerOptions
 
-from group_scores.runners.flink.options import options_of
+from group_scores.runners.beam_arguments import options_of, with_missing
 from group_scores.stores.errors import AddressError
 
 RUNNER = "DataflowRunner"
@@ -62,12 +62,8 @@ def with_defaults(arguments: Sequence[str], *, streams: bool, endless: bool) -> 
     wanted: dict[str, str | None] = {"--max_num_workers": str(_most_workers(given))}
     if streams:
         wanted |= {"--streaming": None, "--enable_streaming_engine": None}
-    missing = [
-        name if value is None else f"{name}={value}"
-        for name, value in wanted.items()
-        if name not in given
-    ]
-    return [*arguments, *missing, *(f"--experiments={name}" for name in _EXPERIMENTS)]
+    made = with_missing(arguments, wanted)
+    return [*made, *(f"--experiments={name}" for name in _EXPERIMENTS)]
 
 
 def _most_workers(given: Mapping[str, str | None]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from group_scores.runners.beam_arguments import options_of, with_missing
 from group_scores.runners.flink.cluster import Cluster
 from group_scores.runners.flink.job_server import job_server_jar
 from group_scores.stores import java
@@ -55,8 +56,7 @@ def with_defaults(arguments: Sequence[str], *, streams: bool, endless: bool) -> 
     if "--flink_job_server_jar" not in given:
         wanted["--flink_job_server_jar"] = str(job_server_jar())
         wanted["--job_server_java_launcher"] = str(java.program())
-    missing = [(name, value) for name, value in wanted.items() if name not in given]
-    return [*arguments, *(name if value is None else f"{name}={value}" for name, value in missing)]
+    return with_missing(arguments, wanted)
 
 
 def _of_cluster(
@@ -68,19 +68,7 @@ def _of_cluster(
         wanted["--environment_config"] = POOL
     if endless:
         wanted["--job_name"] = JOB_NAME  # by which a second one is told from the first
-    # A process for each slot: two slots in one process would share one core.
-    wanted["--sdk_worker_parallelism"] = str(cluster.slots_a_task_manager())
+    if "--sdk_worker_parallelism" not in given:
+        # A process for each slot: two slots in one process would share one core.
+        wanted["--sdk_worker_parallelism"] = str(cluster.slots_a_task_manager())
     return wanted
-
-
-def options_of(arguments: Sequence[str]) -> dict[str, str | None]:
-    """Return the options by name, and the value of each where it has one."""
-    found: dict[str, str | None] = {}
-    last = ""
-    for argument in arguments:
-        if argument.startswith("--"):
-            last, equals, value = argument.partition("=")
-            found[last] = value if equals else None
-        elif last and found[last] is None:
-            found[last] = argument
-    return found
