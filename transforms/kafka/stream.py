@@ -244,10 +244,10 @@ class _StreamFn(beam.DoFn):
         self._metrics.bytes.inc(size)
         committer = shared(Committer, self._address)
         for partition in offsets:
-            position = reader.position(partition)
-            if position != offsets[partition]:
-                offsets[partition] = position
-                self._unsafe[partition] = position, committer.generation(partition)
+            offsets[partition] = position = reader.position(partition)
+            # Also where nothing came: the worker that read up to here may have been killed between
+            # the checkpoint and the commit.
+            self._unsafe[partition] = position, committer.generation(partition)
 
     def _gone(self, jump: OffsetJump) -> int:
         """Return how many offsets a jump has lost."""
