@@ -21,10 +21,10 @@ class _Cell:
     """A runner's state of one key, and its timer."""
 
     def __init__(self, state: _State) -> None:
-        self.value = msgspec.msgpack.encode(state)
+        self.value: bytes | None = msgspec.msgpack.encode(state)
         self.times: list[object] = []
 
-    def read(self) -> bytes:
+    def read(self) -> bytes | None:
         return self.value
 
     def write(self, value: bytes) -> None:
@@ -33,7 +33,12 @@ class _Cell:
     def set(self, time: object) -> None:
         self.times.append(time)
 
+    def clear(self) -> None:
+        self.value = None
+        self.times.clear()
+
     def offsets(self) -> dict[int, int]:
+        assert self.value is not None
         return msgspec.msgpack.decode(self.value, type=_State).offsets
 
 
@@ -101,3 +106,16 @@ def test_a_bundle_that_follows_never_commits_back(address: KafkaAddress) -> None
     read(stream, cell, 2)
     stream.start_bundle()
     assert committed(address)[0] == 10
+
+
+def test_what_is_drained_reads_no_more(address: KafkaAddress) -> None:
+    """Also where a call was under way, whose timer the end has not taken."""
+    cell = _Cell(_State(0, 1, {}))
+    stream = _StreamFn(address, Call(), 10.0)
+    stream.start_bundle()
+    read(stream, cell, 20)
+    stream.end(cell, cell)
+    assert not list(stream.read(cell, cell))
+    assert not cell.times
+    stream.start_bundle()
+    assert committed(address) == {0: 10, 1: 10, 2: 0}

@@ -18,6 +18,7 @@ from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils import windowed_value
 from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
@@ -32,7 +33,8 @@ from group_scores.transforms.kafka.topic import RETRY_S
 from group_scores.transforms.metrics import LATENCY_BOUNDS_MS, Histogram
 from group_scores.transforms.resources import shared
 
-_HOLD = Duration(seconds=30 * 86_400)
+_HOLD_S = 30 * 86_400
+_EARLY_S = 86_400
 _POLL_MS = 150
 """How long a call waits where nothing comes. It holds up the checkpoint for so long."""
 _COMMIT_S = 1.0
@@ -81,26 +83,26 @@ class StreamFromKafka(beam.PTransform):
 
 
 class _NeverDone(RestrictionTracker):
-    """Of the one restriction that there is: whether its element has been emitted."""
+    """Of the one restriction that there is: until when it is deferred (epoch s), 0 at first."""
 
-    def __init__(self, emitted: bool) -> None:
-        self._emitted = emitted
+    def __init__(self, until_s: int) -> None:
+        self._until_s = until_s
         self._split = False
 
-    def current_restriction(self) -> bool:
-        return self._emitted
+    def current_restriction(self) -> int:
+        return self._until_s
 
     def try_claim(self, _: object) -> bool:
         return not self._split
 
-    def try_split(self, _: float) -> tuple[bool, bool] | None:
+    def try_split(self, _: float) -> tuple[int, int] | None:
         if self._split:
             return None
         self._split = True
-        return True, True
+        return self._until_s, int(time.time()) + _HOLD_S
 
     def check_done(self) -> None:
-        """It is handed back, always."""
+        """It is handed back, or the job is being drained."""
 
     def current_progress(self) -> RestrictionProgress:
         return RestrictionProgress(fraction=0.0)
@@ -110,17 +112,17 @@ class _NeverDone(RestrictionTracker):
 
 
 class _Forever(RestrictionProvider):
-    def initial_restriction(self, _: bytes) -> bool:
-        return False
+    def initial_restriction(self, _: bytes) -> int:
+        return 0
 
-    def create_tracker(self, restriction: bool) -> _NeverDone:
+    def create_tracker(self, restriction: int) -> _NeverDone:
         return _NeverDone(restriction)
 
-    def restriction_size(self, _: bytes, __: bool) -> int:
+    def restriction_size(self, _: bytes, __: int) -> int:
         return 1
 
     def restriction_coder(self) -> beam.coders.Coder:
-        return beam.coders.BooleanCoder()
+        return beam.coders.VarIntCoder()
 
 
 _TRACKER = beam.DoFn.RestrictionParam(_Forever())
@@ -140,10 +142,13 @@ class _ReadersFn(beam.DoFn):
         tracker: Any = _TRACKER,
         estimator: Any = _ESTIMATOR,
     ) -> Iterator[tuple[bytes, tuple[int, int]]]:
-        if not tracker.current_restriction():
+        until_s = tracker.current_restriction()
+        if not until_s:
             for number, key in enumerate(self._readers):
                 yield key, (number, len(self._readers))
-        tracker.defer_remainder(_HOLD)
+        elif time.time() < until_s - _EARLY_S:
+            return  # asked for before its time: the job is being drained, and the input ends
+        tracker.defer_remainder(Duration(seconds=_HOLD_S))
 
 
 class _State(msgspec.Struct):
@@ -161,8 +166,10 @@ class _State(msgspec.Struct):
 _decode = msgspec.msgpack.Decoder(_State).decode
 _STATE = ReadModifyWriteStateSpec("state", beam.coders.BytesCoder())
 _AGAIN = TimerSpec("again", TimeDomain.REAL_TIME)
+_END = TimerSpec("end", TimeDomain.WATERMARK)
 _STATE_PARAM = beam.DoFn.StateParam(_STATE)
 _AGAIN_PARAM = beam.DoFn.TimerParam(_AGAIN)
+_END_PARAM = beam.DoFn.TimerParam(_END)
 
 
 class _StreamFn(beam.DoFn):
@@ -201,9 +208,20 @@ class _StreamFn(beam.DoFn):
         element: tuple[bytes, tuple[int, int]],
         state: Any = _STATE_PARAM,
         again: Any = _AGAIN_PARAM,
+        end: Any = _END_PARAM,
     ) -> None:
         state.write(msgspec.msgpack.encode(_State(*element[1], {})))
         again.set(Timestamp.now())
+        end.set(GlobalWindow().max_timestamp())
+
+    @on_timer(_END)  # type: ignore[untyped-decorator]
+    def end(self, state: Any = _STATE_PARAM, again: Any = _AGAIN_PARAM) -> None:
+        """Read no more: the input has ended, which it does when the job is drained.
+
+        A drain waits until there is no timer.
+        """
+        state.clear()
+        again.clear()
 
     @on_timer(_AGAIN)  # type: ignore[untyped-decorator]
     def read(
@@ -212,7 +230,10 @@ class _StreamFn(beam.DoFn):
         again: Any = _AGAIN_PARAM,
     ) -> Iterator[WindowedValue]:
         """Read what there is, up to the size of a call, and set the timer again."""
-        known = _decode(state.read())
+        told = state.read()
+        if told is None:
+            return
+        known = _decode(told)
         share = shared(Shares, self._address).of(known.reader, known.readers, self._retry_s)
         with share.reading(known.offsets) as (reader, offsets):
             yield from self._records_of(reader, offsets)
