@@ -95,9 +95,9 @@ class GroupScores:
         return sum(1 for one in self.members if one.batches)
 
     @cached_property
-    def several_batches(self) -> bool:
-        """Whether it has to be said which batch a score is of."""
-        return len({one.batch_id for member in self.members for one in member.batches}) > 1
+    def batches(self) -> tuple[str, ...]:
+        """The batches that any member is in."""
+        return tuple(sorted({one.batch_id for member in self.members for one in member.batches}))
 
 
 def group_scores(

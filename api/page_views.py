@@ -49,7 +49,7 @@ class Line:
     text: str
     percent: str | None = None
     bar: float | None = None
-    batch: str | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Row:
 
     name: str
     user_id: str
-    batches: tuple[str, ...]
+    batches: tuple[int, ...]
     enrolled: bool
     cells: tuple[Cell, ...]
     total: Cell
@@ -106,97 +106,102 @@ def heads(scores: GroupScores, names: Names) -> list[Head]:
 def rows(scores: GroupScores, words: Words, place: Place, *, details: bool) -> list[Row]:
     """Return the rows of the table, as many as MOST_CELLS allows.
 
-    With `details` a member who has attempts has a link to them.
+    With `details` a member who has attempts has a link to them. Where there are several batches, a
+    row names each by its number among `scores.batches`, from 1: an id has no room in a cell.
     """
     most = max(MOST_CELLS // (len(scores.contents) + 5), 1)
-    several = scores.several_batches
-    return [_row(one, scores, words, place, several, details) for one in scores.members[:most]]
+    maker = _Rows(scores, words, place, details)
+    return [maker.row(one) for one in scores.members[:most]]
 
 
-def _row(
-    member: MemberScores,
-    scores: GroupScores,
-    words: Words,
-    place: Place,
-    several: bool,
-    details: bool,
-) -> Row:
-    user_id = member.member.user_id
-    attempts = [one.row.attempts for one in member.batches if one.row.attempts is not None]
-    has_any = any(one.row.scores for one in member.batches)
-    linked = details and has_any and len(user_id) <= MAX_ID and user_id not in (".", "..")
-    number = sum(attempts) if attempts else None
-    nothing = "not_attempted" if member.batches else "not_enrolled"
-    updated, updated_at = moment(member.updated_ms)
-    batches = tuple(shown(one.batch_id) for one in member.batches) if several else ()
-    return Row(
-        shown(member.name),
-        shown(user_id),
-        batches,
-        bool(member.batches),
-        tuple(_score_cell(member, content, words) for content in scores.contents),
-        _total_cell(member, words),
-        number,
-        str(number) if number is not None else words["unknown" if has_any else nothing],
-        place.url(user_id) if linked else None,
-        _progress_cell(member, scores, words),
-        updated or words["unknown" if member.batches else nothing],
-        updated_at,
-        member.updated_ms,
-    )
+class _Rows:
+    def __init__(self, scores: GroupScores, words: Words, place: Place, details: bool) -> None:
+        self._contents = scores.contents
+        self._words = words
+        self._place = place
+        self._details = details
+        several = len(scores.batches) > 1
+        self._numbers = (
+            {batch: number for number, batch in enumerate(scores.batches, 1)} if several else {}
+        )
 
+    def row(self, member: MemberScores) -> Row:
+        """Return a member's row."""
+        words, user_id = self._words, member.member.user_id
+        known = [one.row.attempts for one in member.batches if one.row.attempts is not None]
+        attempts = sum(known) if known else None
+        has_any = any(one.row.scores for one in member.batches)
+        linked = self._details and has_any and len(user_id) <= MAX_ID and user_id not in (".", "..")
+        nothing = "not_attempted" if member.batches else "not_enrolled"
+        said = words["unknown" if has_any else nothing] if attempts is None else str(attempts)
+        updated, updated_at = moment(member.updated_ms)
+        return Row(
+            shown(member.name),
+            shown(user_id),
+            tuple(self._numbers[one.batch_id] for one in member.batches if self._numbers),
+            bool(member.batches),
+            tuple(self._score_cell(member, content) for content in self._contents),
+            self._total_cell(member),
+            attempts,
+            said,
+            self._place.url(user_id) if linked else None,
+            self._progress_cell(member),
+            updated or words["unknown" if member.batches else nothing],
+            updated_at,
+            member.updated_ms,
+        )
 
-def _score_cell(member: MemberScores, content: str, words: Words) -> Cell:
-    if not member.batches:
-        return Cell((Line(words["not_enrolled"]),))
-    lines = tuple(
-        score_line(one.row.scores.get(content), words, batch)
-        for one, batch in _labelled(member.batches)
-    )
-    best = member.best(content)
-    percent = None if best is None else best.percent
-    return Cell(lines, percent, level(percent))
+    def _labelled(self, member: MemberScores) -> Iterator[tuple[BatchScores, int | None]]:
+        """Give each batch with its number, where the member is in several."""
+        for one in member.batches:
+            yield one, self._numbers[one.batch_id] if len(member.batches) > 1 else None
 
+    def _not_enrolled(self) -> Cell:
+        return Cell((Line(self._words["not_enrolled"]),))
 
-def _total_cell(member: MemberScores, words: Words) -> Cell:
-    if not member.batches:
-        return Cell((Line(words["not_enrolled"]),))
-    lines = []
-    for one, batch in _labelled(member.batches):
-        total = one.total
+    def _score_cell(self, member: MemberScores, content: str) -> Cell:
+        if not member.batches:
+            return self._not_enrolled()
+        lines = tuple(
+            score_line(one.row.scores.get(content), self._words, batch)
+            for one, batch in self._labelled(member)
+        )
+        best = member.best(content)
+        percent = None if best is None else best.percent
+        return Cell(lines, percent, level(percent))
+
+    def _total_cell(self, member: MemberScores) -> Cell:
+        if not member.batches:
+            return self._not_enrolled()
+        lines = tuple(self._total_line(one, batch) for one, batch in self._labelled(member))
+        return Cell(lines, member.total_percent, level(member.total_percent))
+
+    def _total_line(self, one: BatchScores, batch: int | None) -> Line:
+        words, total = self._words, one.total
         if not one.row.scores:
-            lines.append(Line(words["not_attempted"], batch=batch))
-        elif total.percent is None:
-            lines.append(Line(score_text(total.score, total.max_score, words), batch=batch))
-        else:
-            text = score_text(total.score, total.max_score, words)
-            percent = words.plain("percent_of", percent=total.percent)
-            lines.append(Line(text, percent, _bar(total.percent), batch))
-    return Cell(tuple(lines), member.total_percent, level(member.total_percent))
+            return Line(words["not_attempted"], batch=batch)
+        text = score_text(total.score, total.max_score, words)
+        if total.percent is None:
+            return Line(text, batch=batch)
+        percent = words.plain("percent_of", percent=total.percent)
+        return Line(text, percent, _bar(total.percent), batch)
+
+    def _progress_cell(self, member: MemberScores) -> Cell:
+        """Say what is completed, as another job counts it, and how much is attempted."""
+        if not member.batches:
+            return self._not_enrolled()
+        lines = []
+        for one, batch in self._labelled(member):
+            if one.completed is not None:
+                said = self._words.plain("completed", number=number_text(one.completed))
+                lines.append(Line(said, batch=batch))
+                batch = None
+            of = {"number": len(one.row.scores), "all": len(self._contents)}
+            lines.append(Line(self._words.plain("assessed", **of), batch=batch))
+        return Cell(tuple(lines), member.completed)
 
 
-def _progress_cell(member: MemberScores, scores: GroupScores, words: Words) -> Cell:
-    """Say what is completed, which another job counts, and how many assessments are attempted."""
-    if not member.batches:
-        return Cell((Line(words["not_enrolled"]),))
-    lines = []
-    for one, batch in _labelled(member.batches):
-        done = one.completed
-        known = None if done is None else words.plain("completed", number=number_text(done))
-        if known is not None:
-            lines.append(Line(known, batch=batch))
-        of = {"number": len(one.row.scores), "all": len(scores.contents)}
-        lines.append(Line(words.plain("assessed", **of), batch=None if known else batch))
-    done = member.completed
-    return Cell(tuple(lines), None if done is None else float(done))
-
-
-def _labelled(batches: Sequence[BatchScores]) -> Iterator[tuple[BatchScores, str | None]]:
-    for one in batches:
-        yield one, shown(one.batch_id) if len(batches) > 1 else None
-
-
-def score_line(score: AssessmentScore | None, words: Words, batch: str | None = None) -> Line:
+def score_line(score: AssessmentScore | None, words: Words, batch: int | None = None) -> Line:
     """Return one score of a member as a line of a cell."""
     if score is None:
         return Line(words["not_attempted"], batch=batch)

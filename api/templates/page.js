@@ -29,7 +29,9 @@
   heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...head.childNodes);
+    const label = document.createElement("span");
+    label.append(...head.childNodes);
+    button.append(label);
     button.addEventListener("click", () => sortBy(column));
     head.append(button);
   });
