@@ -171,7 +171,7 @@ def _html(page: bytes, words: Words, status: int = 200) -> Response:
 def error_answer(scope: Scope, error: ApiError) -> Response:
     """Return the page of an error."""
     words = _words(scope)
-    page = error_page(error, scope["request_id"], words, "")
+    page = error_page(error, scope["request_id"], words)
     answer = _html(page, words, error.status)
     more: Mapping[int, tuple[str, str]] = {
         401: ("www-authenticate", "Bearer"),

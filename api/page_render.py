@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import groupby
+from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -64,10 +65,13 @@ _env.globals |= {
 _env.filters["shown"] = views.shown
 
 
-def _render(template: str, said: Words, here: str, **values: object) -> bytes:
-    """Render; `here` is the page's path, with a query that has no `lang`."""
-    link = f"{here}{'&' if '?' in here else '?'}lang="
-    languages = [(words(lang), f"{link}{lang}") for lang in LANGUAGES]
+def _render(template: str, said: Words, kept: Sequence[tuple[str, str]], **values: object) -> bytes:
+    """Render; `kept` is the query that the page keeps in another language."""
+    others = [(name, value) for name, value in kept if name != "lang"]
+    languages = [
+        (words(lang), f"?{urlencode([*others, ('lang', lang)], errors='replace')}")
+        for lang in LANGUAGES
+    ]
     text = _env.get_template(template).render(words=said, languages=languages, **values)
     return text.encode("utf-8", "replace")
 
@@ -80,7 +84,7 @@ def group_page(
     return _render(
         "group.html",
         said,
-        _without_language(place).url(),
+        place.query,
         place=place,
         scores=scores,
         activity_name=views.shown(name) if name else None,
@@ -128,9 +132,8 @@ def member_page(
             for content in sorted(batch.row.scores.keys() | of.keys())
         ]
         batches.append(_Batch(views.shown(batch.batch_id), tuple(assessments)))
-    here = _without_language(place).url(member.member.user_id)
     name = views.shown(member.name)
-    return _render("member.html", said, here, place=place, name=name, batches=batches)
+    return _render("member.html", said, place.query, place=place, name=name, batches=batches)
 
 
 def _assessment(
@@ -160,12 +163,7 @@ def _attempt(one: DetailedAttempt, said: Words) -> _Attempt:
     )
 
 
-def error_page(error: ApiError, request_id: str, said: Words, here: str) -> bytes:
+def error_page(error: ApiError, request_id: str, said: Words) -> bytes:
     """Return the page of an error, with what it is in the reader's language."""
     key = f"error_{error.status if error.status in _SAID else 500}"
-    return _render("error.html", said, here, key=key, error=error, request_id=request_id)
-
-
-def _without_language(place: Place) -> Place:
-    kept = tuple((name, value) for name, value in place.query if name != "lang")
-    return Place(place.group_id, place.activity_id, kept)
+    return _render("error.html", said, (), key=key, error=error, request_id=request_id)

@@ -32,14 +32,29 @@ class Place:
     activity_id: str
     query: tuple[tuple[str, str], ...] = ()
 
-    def url(self, member: str | None = None, **more: str) -> str:
-        """Return the path of the page, or of a member's, with its query."""
-        path = f"/groups/{quote(self.group_id, safe='')}/activities/"
-        path += quote(self.activity_id, safe="")
-        if member is not None:
-            path += f"/members/{quote(member.encode('utf-8', 'replace'), safe='')}"
-        query = dict(self.query) | more
-        return f"{path}?{urlencode(query)}" if query else path
+    def url(self, **more: str) -> str:
+        """Return the address of the group's page, as its own links and those of it have it.
+
+        Relative to the group's page: what stands before the server may have added to the path.
+        """
+        return self._link(_part(self.activity_id), more)
+
+    def url_from_member(self) -> str:
+        """Return the same, relative to a member's page."""
+        return f"../../{self.url()}"
+
+    def member_url(self, user_id: str) -> str:
+        """Return the address of a member's page, relative to the group's."""
+        return self._link(f"{_part(self.activity_id)}/members/{_part(user_id)}", {})
+
+    def _link(self, path: str, more: dict[str, str]) -> str:
+        query = urlencode(dict(self.query) | more, errors="replace")
+        return f"{path}?{query}" if query else path
+
+
+def _part(text: str) -> str:
+    """Return one part of a path: half a surrogate pair, which JSON can hold, has no UTF-8."""
+    return quote(text, safe="", errors="replace")
 
 
 @dataclass(frozen=True)
@@ -144,7 +159,7 @@ class _Rows:
             self._total_cell(member),
             attempts,
             said,
-            self._place.url(user_id) if linked else None,
+            self._place.member_url(user_id) if linked else None,
             self._progress_cell(member),
             updated or words["unknown" if member.batches else nothing],
             updated_at,
