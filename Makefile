@@ -20,7 +20,7 @@ setup: .venv/.runtime ## Make .venv from requirements.lock, with this checkout i
 run: .venv/.runtime ## Run the pipeline over the sample events and show the scores (needs only Python)
 	@.venv/bin/group-scores run
 
-test: .venv/.dev lint types servers ## Set up all, check it, run the tests (needs Java 17 and Maven)
+test: .venv/.dev lint types servers ## Set up all, check it, run the tests (needs Java 17, Maven, Node 20)
 	@.venv/bin/python -m pytest -n 2 --dist loadfile
 
 soak: .venv/.dev servers ## Run the long forms of the tests
@@ -43,7 +43,7 @@ types: .venv/.dev ## Check the types
 	@MYPYPATH=build/types .venv/bin/mypy --no-error-summary $(PACKAGES:%=-p group_scores.%)
 	@MYPYPATH=build/types .venv/bin/mypy --no-error-summary -p tests.servers
 
-servers: .venv/.dev ## Get what the test servers need: jars into the user's cache, Redis
+servers: .venv/.dev ## Get what the test servers need: jars and a browser into the cache, Redis
 	@.venv/bin/python -m tests.servers
 
 # All hold setuptools, which the editable install builds with.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import msgspec
@@ -28,6 +28,8 @@ from group_scores.api.errors import (
 from group_scores.api.frame import Frame, error_answer
 from group_scores.api.groups import Groups
 from group_scores.api.metrics import Metrics
+from group_scores.api.names import KnownNames, NameLookup
+from group_scores.api.page import page_routes
 from group_scores.api.rows import GroupRows
 from group_scores.api.settings import Settings
 from group_scores.api.tokens import HEADER, Tokens
@@ -47,6 +49,7 @@ class Parts:
     rows: GroupRows
     tokens: Tokens | None
     metrics: Metrics
+    names: NameLookup = field(default_factory=KnownNames)
 
     async def caller(self, token: str | None) -> str | None:
         """Return who asks; None where nobody is asked for a token. Raises ApiError (401)."""
@@ -80,6 +83,7 @@ def make_app(parts: Parts) -> ASGIApp:
 
     routes = [
         *(Route(path, group_activity_agg, methods=["POST"]) for path in PATHS),
+        *page_routes(parts),
         Route("/health", _health),
         Route("/ready", ready),
         Route("/metrics", metrics),

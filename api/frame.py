@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from group_scores.api import page
 from group_scores.api.contract import failure, message_id
 from group_scores.api.errors import ApiError, internal_error, invalid_request
 from group_scores.api.metrics import Metrics
@@ -145,7 +146,9 @@ class _Exchange:
 
 
 def error_answer(scope: Scope, error: ApiError) -> Response:
-    """Return the envelope of an error."""
+    """Return the envelope of an error; its page where a person asked."""
+    if page.is_page(scope):
+        return page.error_answer(scope, error)
     msgid = message_id(Headers(scope=scope).get("x-msgid"))
     headers = {"retry-after": "1"} if error.status == 503 else {}
     if error.status == 413:

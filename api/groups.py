@@ -22,13 +22,12 @@ from group_scores.api.errors import (
     too_large,
     unavailable,
 )
-from group_scores.api.settings import Settings, check_http
+from group_scores.api.settings import SAMPLE, Settings, check_http
 from group_scores.api.threads import Threads
 from group_scores.api.tokens import HEADER
 from group_scores.stores import AddressError
 from group_scores.stores.groups import GroupMember
 
-SAMPLE = "sample"
 _log = logging.getLogger(__name__)
 _ANSWER_BYTES = 32 << 20
 _TRIES = 3

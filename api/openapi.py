@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
-from group_scores.api.contract import Answer, Body, ErrorAnswer
+from group_scores.api.contract import MAX_ID, Answer, Body, ErrorAnswer
+from group_scores.api.page import COOKIE, GROUP, MEMBER
 from group_scores.api.tokens import HEADER
+from group_scores.api.words import LANGUAGES
 
 _ERRORS = {
     "400": "The body is missing, is no JSON, or lacks an id.",
@@ -33,13 +35,18 @@ def describe(paths: Sequence[str]) -> dict[str, Any]:
         "info": {"title": "Group activity aggregates", "version": _version()},
         "paths": {
             **{path: {"post": _operation(number)} for number, path in enumerate(paths)},
+            **_pages(),
             "/health": {"get": _plain("health", "The process is up.")},
             "/ready": {"get": _plain("ready", "The store answers.", _unready())},
             "/metrics": {"get": _plain("metrics", "Metrics for Prometheus.", kind="text/plain")},
         },
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": HEADER}},
+            "securitySchemes": {
+                "token": {"type": "apiKey", "in": "header", "name": HEADER},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            },
         },
     }
 
@@ -60,6 +67,48 @@ def _operation(number: int) -> dict[str, Any]:
                 for status, text in _ERRORS.items()
             },
         },
+    }
+
+
+_PAGE_ERRORS = _ERRORS | {
+    "400": "An id is empty or too long, or the format is unknown.",
+    "404": "There is no such group, or no such active member.",
+}
+
+
+def _pages() -> dict[str, Any]:
+    html = {"text/html": {"schema": {"type": "string"}}}
+    table = {"text/csv": {"schema": {"type": "string"}}}
+    form = {"name": "format", "in": "query", "schema": {"enum": ["html", "csv"]}}
+    group = _page("groupPage", "A group's best scores in an activity", ("groupId", "activityId"))
+    group["parameters"].append(form)
+    group["responses"]["200"] = {"description": "The page.", "content": html | table}
+    names = ("groupId", "activityId", "userId")
+    return {
+        GROUP: {"get": group},
+        MEMBER: {"get": _page("memberPage", "A member's attempts over time", names)},
+    }
+
+
+def _page(name: str, text: str, places: Sequence[str]) -> dict[str, Any]:
+    html = {"text/html": {"schema": {"type": "string"}}}
+    word = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
+    path = [{"name": one, "in": "path", "required": True, "schema": word} for one in places]
+    kind = {"name": "activityType", "in": "query", "schema": word}
+    known = f"{', '.join(LANGUAGES)}; for any other what the browser prefers of them."
+    lang = {"name": "lang", "in": "query", "description": known, "schema": {"type": "string"}}
+    # A path that is shortened on its way, by `..` say, is none of the page's.
+    elsewhere = html | _json("ErrorAnswer")
+    errors = {
+        status: {"description": said, "content": elsewhere if status in ("400", "404") else html}
+        for status, said in _PAGE_ERRORS.items()
+    }
+    return {
+        "operationId": name,
+        "summary": text,
+        "security": [{"token": []}, {"cookie": []}, {"bearer": []}],
+        "parameters": [*path, kind, lang],
+        "responses": {"200": {"description": "The page.", "content": html}, **errors},
     }
 
 

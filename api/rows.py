@@ -43,18 +43,38 @@ class GroupRows:
         kept = self._kept.get(key)
         if kept and self._clock() - kept[0] < self._cache_s:
             return kept[1]
-        rows = await self._threads.run("STORE", self._read, activity_type, activity_id, user_ids)
+        rows = await self._threads.run(
+            "STORE", self._read, activity_type, activity_id, user_ids, False
+        )
         if self._cache_s:
             self._keep(key, rows)
         return rows
 
+    @property
+    def has_details(self) -> bool:
+        """Whether the store keeps a learner's single attempts."""
+        return self._store.wants_details
+
+    async def with_details(
+        self, activity_type: str, activity_id: str, user_id: str
+    ) -> list[ActivityRow]:
+        """Return the rows of a learner with the single attempts. Raises ApiError (503)."""
+        (rows,) = await self._threads.run(
+            "STORE", self._read, activity_type, activity_id, [user_id], True
+        )
+        return rows
+
     async def check(self) -> None:
         """Raise ApiError where the store cannot be read now."""
-        await self._threads.run("STORE", self._read, "Course", "-", ["-"])
+        await self._threads.run("STORE", self._read, "Course", "-", ["-"], False)
 
-    def _read(self, activity_type: str, activity_id: str, user_ids: Sequence[str]) -> Rows:
+    def _read(
+        self, activity_type: str, activity_id: str, user_ids: Sequence[str], details: bool
+    ) -> Rows:
         rows: Rows = []
-        for found in self._store.read_activity(activity_type, activity_id, user_ids):
+        for found in self._store.read_activity(
+            activity_type, activity_id, user_ids, details=details
+        ):
             if isinstance(found, StoreTransientError):
                 raise found
             # No row can have a key that the store refuses.

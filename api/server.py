@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from importlib import resources
 
 import httpx
 import uvicorn
@@ -19,10 +20,12 @@ from group_scores.api.frame import access
 from group_scores.api.groups import open_groups
 from group_scores.api.keys import KeyRing, key_loader
 from group_scores.api.metrics import Metrics
+from group_scores.api.names import KnownNames
 from group_scores.api.rows import GroupRows
-from group_scores.api.settings import Settings
+from group_scores.api.settings import SAMPLE, SAMPLE_PAGE, Settings
 from group_scores.api.threads import Threads
 from group_scores.api.tokens import Tokens
+from group_scores.reports.names import Names, read_names
 from group_scores.stores import AddressError, StoreConfig, open_store
 
 _FINISH_S = 20
@@ -50,7 +53,10 @@ async def _serve(settings: Settings, listener: socket.socket, tell: Callable[[st
                 "no --jwks and no --public-keys: everybody on this machine may read every group, "
                 "without a token"
             )
-        tell(f"serving on {_url(listener)} (Ctrl-C ends it)")
+        url = _url(listener)
+        if settings.groups == SAMPLE:
+            tell(f"the page of the sample group: {url}{SAMPLE_PAGE}")
+        tell(f"serving on {url} (Ctrl-C ends it)")
         await _Server(_config(app)).serve([listener])
     tell("ended, with every request answered")
 
@@ -78,7 +84,15 @@ async def opened(settings: Settings) -> AsyncIterator[ASGIApp]:
         store = open_store(StoreConfig(settings.store))
         stack.callback(store.close)
         rows = GroupRows(store, store_threads, settings.cache_s)
-        yield make_app(Parts(settings, groups, rows, tokens, metrics))
+        names = KnownNames(_names(settings))
+        yield make_app(Parts(settings, groups, rows, tokens, metrics, names))
+
+
+def _names(settings: Settings) -> Names:
+    if settings.names is None and settings.groups == SAMPLE:
+        with resources.as_file(resources.files(__package__) / "samples" / "names.json") as path:
+            return read_names(str(path))
+    return read_names(settings.names) if settings.names else Names()
 
 
 def _config(app: ASGIApp) -> uvicorn.Config:

@@ -8,6 +8,10 @@ from urllib.parse import urlsplit
 
 from group_scores.stores import AddressError, StoreConfig
 
+SAMPLE = "sample"
+"""What `groups` is for the group that comes with the package."""
+
+SAMPLE_PAGE = "/groups/sample/activities/do_425145315464864386527"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -15,7 +19,8 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 class Settings:
     """One server.
 
-    `groups` is an address as the command line takes it, or `sample`. `cache_s` is for how many
+    `groups` is an address as the command line takes it, or `sample`. `names` is a file of names of
+    assessments. `cache_s` is for how many
     seconds the rows of a group may be used again. The limits: `body_bytes` of a request,
     `members` of a group, `requests` at work at once, `store_s` seconds for a read of the store.
     Of each read `threads` run at once.
@@ -29,6 +34,7 @@ class Settings:
     issuer: str | None = None
     audience: str | None = None
     cache_s: float = 0
+    names: str | None = None
     group_service_timeout_s: float = 5
     body_bytes: int = 256 * 1024
     members: int = 10_000

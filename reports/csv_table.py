@@ -47,15 +47,16 @@ class CsvTable:
         before = [guarded(batch.course_id), guarded(batch.batch_id)]
         learners = 0
         for row in batch.rows:
-            lines.writerow(before + _cells(row, batch.contents))
+            lines.writerow([*before, guarded(row.user_id), *score_cells(row, batch.contents)])
             learners += 1
         text.flush()
         text.detach()
         return learners
 
 
-def _cells(row: ReportRow, contents: tuple[str, ...]) -> list[str]:
-    cells = [guarded(row.user_id)]
+def score_cells(row: ReportRow, contents: tuple[str, ...]) -> list[str]:
+    """Return the cells of a learner from the scores on: OF_ASSESSMENT of each, then AFTER."""
+    cells: list[str] = []
     for content in contents:
         one = row.scores.get(content)
         if one is None:

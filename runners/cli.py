@@ -18,6 +18,7 @@ from group_scores.runners.command import (
     Number,
     Program,
     flush_out,
+    invoked,
     write_out,
 )
 from group_scores.runners.logs import FORMATS, OPTION, set_up_logging
@@ -40,7 +41,7 @@ from group_scores.runners.run_options import (
     pipeline_options,
     store_config,
 )
-from group_scores.runners.serve import run_server, serve_options
+from group_scores.runners.serve import run_server, sample_url, serve_options
 from group_scores.runners.verify import VerifyOptions
 from group_scores.runners.verify import verify as run_verify
 from group_scores.stores import AddressError, Selection, Store, StoreConfig, open_store
@@ -146,6 +147,7 @@ def run(source: str | None, store: str | None, *, allow_partial: bool, **options
         events = screen.count(counts["events"], "sample event")
         letters = screen.count(counts["dead_letters"], "dead letter")
         screen.show(f"{events}, {letters} in {dead_letter}, scores in {SAMPLE_STORE}")
+        screen.show(f"to see a group's page: {invoked()} serve, then {sample_url()}")
 
 
 @command(context_settings=_PASS_ON, options_metavar="[OPTIONS]")

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -54,6 +55,13 @@ class Number(click.ParamType):  # type: ignore[type-arg]
             least = "above 0" if self._above else "from 0"
             self.fail(f"{value!r} is not a number {least} to {self._greatest:,}", param, ctx)
         return int(number) if number.is_integer() else number
+
+
+def invoked() -> str:
+    """Return what runs this program: its name, or its path where the name finds another or none."""
+    path = sys.argv[0]
+    named = os.path.basename(path) == NAME
+    return path if named and shutil.which(NAME) != os.path.abspath(path) else NAME
 
 
 SECONDS = Number("seconds", 1_000_000)

@@ -12,6 +12,7 @@ from group_scores.runners.command import SECONDS
 from group_scores.runners.run_options import STORE_FORMS, check_exists
 from group_scores.stores import AddressError
 
+_LISTEN = "127.0.0.1:8000"
 _OPTIONS = (
     click.option("--store", metavar="ADDRESS", help=f"Where the scores are: {STORE_FORMS}"),
     click.option(
@@ -23,7 +24,7 @@ _OPTIONS = (
     click.option(
         "--listen",
         metavar="HOST:PORT",
-        default="127.0.0.1:8000",
+        default=_LISTEN,
         show_default=True,
         help="Without keys a loopback address only.",
     ),
@@ -42,6 +43,11 @@ _OPTIONS = (
         show_default=True,
         help="How long what was read of a group's rows may be used again.",
     ),
+    click.option(
+        "--names",
+        metavar="FILE",
+        help="Names of assessments for the page: a .json object, or a .csv of `id,name`.",
+    ),
     click.option("--cache", metavar="ADDRESS", help="redis://HOST:PORT/DB; not built yet."),
     click.option(
         "--group-service-timeout-s",
@@ -58,6 +64,13 @@ def serve_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
+
+
+def sample_url() -> str:
+    """Return where the page of the samples is, with `serve` alone."""
+    from group_scores.api.settings import SAMPLE_PAGE
+
+    return f"http://{_LISTEN}{SAMPLE_PAGE}"
 
 
 def run_server(

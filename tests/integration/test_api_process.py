@@ -42,6 +42,7 @@ class Served:
     url: str
     process: subprocess.Popen[str]
     said: list[str]
+    folder: Path
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Send the signal and return the exit code and all that was said."""
@@ -71,7 +72,7 @@ def served(folder: Path, *words: str) -> Iterator[Served]:
                 said.append(line)
                 found = re.search(r"serving on (http://[\d.]+:\d+)", line)
                 if found:
-                    yield Served(found[1], process, said)
+                    yield Served(found[1], process, said, folder)
                     break
             else:
                 pytest.fail("".join(said))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from group_scores.api import Settings
+from group_scores.api.page import COOKIE
+from group_scores.api.tokens import HEADER
 from tests.api_client import (
     COURSE,
     Api,
@@ -48,6 +50,11 @@ bad = st.one_of(
     st.sampled_from(USERS).map(lambda user: unsigned({"alg": "none", "kid": "k1"}, user)),
     st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30),
 ).map(lambda text: (None, text))
+WAYS: dict[str, Callable[[str], dict[str, str]]] = {
+    "header": lambda token: {HEADER: token},
+    "cookie": lambda token: {"cookie": f"{COOKIE}={token}"},
+    "bearer": lambda token: {"authorization": f"Bearer {token}"},
+}
 asks = st.lists(
     st.tuples(st.sampled_from((*GROUPS, "g9")), st.one_of(good, good, bad)), min_size=1, max_size=6
 )
@@ -73,9 +80,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, dict[
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(drawn=st.fixed_dictionaries(dict.fromkeys(GROUPS, members)), asked_for=asks)
+@given(
+    drawn=st.fixed_dictionaries(dict.fromkeys(GROUPS, members)),
+    asked_for=asks,
+    way=st.sampled_from([*WAYS]),
+)
 def test_an_answer_holds_only_members_of_a_group_that_the_caller_is_active_in(
-    world: tuple[Api, dict[str, Any]], drawn: dict[str, Any], asked_for: list[Any]
+    world: tuple[Api, dict[str, Any]], drawn: dict[str, Any], asked_for: list[Any], way: str
 ) -> None:
     server, groups = world
     groups.clear()
@@ -100,3 +111,25 @@ def test_an_answer_holds_only_members_of_a_group_that_the_caller_is_active_in(
         else:
             assert answer.json()["result"] == {}
             assert not [user for user in USERS if user in answer.text]
+        check_pages(server, group, active if expected == 200 else set(), sent, way, expected)
+
+
+def check_pages(
+    server: Api, group: str, seen: set[str], sent: str | None, way: str, expected: int
+) -> None:
+    """Assert the same of the page, the CSV, and each member's page."""
+    page = f"/groups/{group}/activities/{COURSE}"
+    headers = WAYS[way](sent) if sent else {}
+    for path in (page, f"{page}?format=csv"):
+        answer = server.request("GET", path, headers=headers)
+        assert answer.status_code == expected
+        assert {user for user in USERS if user in answer.text} == seen
+        assert {user for user in USERS if f"score:{user}" in answer.text} == (
+            seen if "csv" in path else set()
+        )
+    for user in USERS:
+        answer = server.request("GET", f"{page}/members/{user}", headers=headers)
+        wanted = expected if expected != 200 or user in seen else 404
+        assert answer.status_code == wanted
+        shown = {one for one in USERS if one in answer.text}
+        assert shown == ({user} if wanted == 200 else set())
