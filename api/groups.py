@@ -22,10 +22,11 @@ from group_scores.api.errors import (
     too_large,
     unavailable,
 )
-from group_scores.api.settings import Settings, check_http
+from group_scores.api.settings import Settings
 from group_scores.api.threads import Threads
 from group_scores.api.tokens import HEADER
 from group_scores.stores import AddressError
+from group_scores.stores.address import check_http
 from group_scores.stores.groups import GroupMember
 
 SAMPLE = "sample"

@@ -71,6 +71,11 @@ class Spill:
         """How many there are so far."""
         return len(self._contents)
 
+    @property
+    def contents(self) -> set[str]:
+        """The ids of all assessments so far."""
+        return set().union(*self._contents.values())
+
     def add(self, row: ReportRow) -> None:
         """Take a row; raises OSError where the file cannot be written."""
         data = _encode(row)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from group_scores.reports.names import Names, read_names
+from group_scores.reports.names import ContentService, Names, NameSource, read_names
 from group_scores.reports.spill import Spill
 from group_scores.reports.write import (
     FORMATS,
@@ -25,7 +25,12 @@ from group_scores.reports.write import (
 )
 from group_scores.runners import screen
 from group_scores.runners.command import write_out
-from group_scores.runners.run_options import BEAM_OPTIONS, STORE_FORMS, check_exists
+from group_scores.runners.run_options import (
+    BEAM_OPTIONS,
+    CONTENT_SERVICE,
+    STORE_FORMS,
+    check_exists,
+)
 from group_scores.scores.report import ReportRow, report_row
 from group_scores.stores import AddressError, GroupScoresError, Selection, StoreConfig
 from group_scores.stores.aggregate_scan import aggregate_rows
@@ -55,7 +60,7 @@ _OPTIONS = (
         help='Names of assessments: .json, {"do_1": "First quiz"}, or .csv, lines `id,name`.  '
         "[default: their ids]",
     ),
-    click.option("--content-service", metavar="URL", help="Names from there: not built yet."),
+    CONTENT_SERVICE,
     click.option("--groups", metavar="ADDRESS", help="Only a group's members: not built yet."),
     click.option("--group", metavar="ID", help="Which group: not built yet."),
     BEAM_OPTIONS,
@@ -89,10 +94,9 @@ class ReportOptions:
         """Whether one course batch is written, to a file or to standard output."""
         return self.out == STANDARD_OUTPUT or is_file(self.out, self.format)
 
-    def check(self) -> Names:
-        """Raise AddressError for what is wrong by itself; return the names."""
+    def check(self) -> NameSource:
+        """Raise AddressError for what is wrong by itself; return where names are."""
         later = {
-            "--content-service": self.content_service,
             "--groups": self.groups,
             "--group": self.group,
         }
@@ -104,8 +108,9 @@ class ReportOptions:
         check_exists(self.store)
         StoreConfig(self.store).check()
         names = Names() if self.names is None else read_names(self.names)
+        service = self.content_service and ContentService.for_report(self.content_service)
         check_out(self.out, self.format)
-        return names
+        return NameSource(names, service or None)
 
     @property
     def what(self) -> str:
@@ -123,7 +128,7 @@ def report(options: ReportOptions, own_options: list[str]) -> None:
     if options.beam_options:
         _run_pipeline(options, own_options)
         return
-    names = options.check()
+    source = options.check()
     with Spill() as spill:
         _gather(options, spill)
         if not spill.rows:
@@ -133,6 +138,7 @@ def report(options: ReportOptions, own_options: list[str]) -> None:
                 f"{options.what} has {spill.course_batches:,} course batches, and --out "
                 f"{options.out} takes one; give --course and --batch, or name a folder"
             )
+        names = _names(source, spill)
         if options.out == STANDARD_OUTPUT:
             kind = format_of(options.format, piped=True)
             write_one(spill, kind, _StandardOutput(), names)  # type: ignore[arg-type]
@@ -155,16 +161,29 @@ def _run_pipeline(options: ReportOptions, own_options: list[str]) -> None:
     beam = pipeline_options(options.beam_options, own_options)
     if is_dataflow(beam):
         raise AddressError("report writes to a folder that its workers share; drop --runner")
-    names = options.check()
+    source = options.check()
     selection = Selection(options.course, options.batch)
     folder = str(Path(options.out).absolute())
-    job = ReportJob(StoreConfig(options.store), folder, options.format, selection, names)
+    job = ReportJob(StoreConfig(options.store), folder, options.format, selection, source)
     counts = launch.run_report(
         job, beam, lambda seen: screen.progress("rows", None, seen.read, seen.ranges)
     )
     if not counts["reports_written"]:
         raise _nobody(options)
     _tell(counts["learners_reported"], counts["reports_written"], options)
+
+
+def _names(source: NameSource, spill: Spill) -> Names:
+    """Return the names of what was gathered; a service is asked once for each."""
+    done = 0
+
+    def tell(now: int) -> None:
+        nonlocal done
+        done = now
+
+    contents = sorted(spill.contents) if source.service else []
+    with source.open() as names, screen.progress("names", len(contents), lambda: done):
+        return names.names_of(contents, tell)
 
 
 def _nobody(options: ReportOptions) -> AddressError:
