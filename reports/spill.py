@@ -20,6 +20,7 @@ from typing import IO
 
 import msgspec
 
+from group_scores.reports.group import Group
 from group_scores.scores.report import ReportRow
 
 RUN_BYTES = 32 * 2**20
@@ -34,12 +35,16 @@ _decode = msgspec.msgpack.Decoder(ReportRow).decode
 
 @dataclass(frozen=True)
 class CourseBatch:
-    """One batch of a course: its assessments' ids in order, and the rows, to be gone over once."""
+    """One batch of a course: its assessments' ids in order, and the rows, to be gone over once.
+
+    With a `group` it is the group's members in the course, and the rows are of any of its batches.
+    """
 
     course_id: str
     batch_id: str
     contents: tuple[str, ...]
     rows: Iterator[ReportRow]
+    group: Group | None = None
 
 
 class Spill:
