@@ -184,3 +184,11 @@ def test_the_sample_group_is_there_for_the_samples(folder: Path) -> None:
     ][0]["members"]
     active = {one["userId"] for one in sample if one["status"] == "active"}
     assert {line["user_id"] for line in found} == active
+
+
+def test_reads_no_table_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scan(*_: object) -> None:
+        pytest.fail("a group is read by key")
+
+    monkeypatch.setattr("group_scores.stores.sqlite.SqliteStore.scan", scan)
+    assert places(succeed(*GROUP, *CSV, "-").out) == BY_NAME
