@@ -50,6 +50,8 @@ class CourseBatch:
 class Spill:
     """Takes rows in any order, then gives them by course batch; a `with` block removes its file.
 
+    `rows` is how many it has taken, `given` how many it has given.
+
     Holds at most about `run_bytes` of rows, the ids of each batch's assessments, and a buffer for
     each run. `folder` is where the file goes, by default that of temporary files.
     """
@@ -63,6 +65,7 @@ class Spill:
         self._file: IO[bytes] | None = None
         self._runs: list[tuple[int, int]] = []
         self.rows = 0
+        self.given = 0
 
     def __enter__(self) -> Spill:
         return self
@@ -110,7 +113,13 @@ class Spill:
         """Yield the course batches; each one's rows before the next is asked for."""
         for place, rows in groupby(self._sorted(), key=lambda row: row.key[:2]):
             course, batch = place
-            yield CourseBatch(course, batch, tuple(sorted(self._contents[place])), rows)
+            contents = tuple(sorted(self._contents[place]))
+            yield CourseBatch(course, batch, contents, self._counted(rows))
+
+    def _counted(self, rows: Iterator[ReportRow]) -> Iterator[ReportRow]:
+        for row in rows:
+            self.given += 1
+            yield row
 
     def _sorted(self) -> Iterator[ReportRow]:
         self._held.sort()

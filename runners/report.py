@@ -59,11 +59,15 @@ def report(options: ReportOptions, own_options: list[str]) -> None:
             write_one(spill, kind, StandardOutput(), names)  # type: ignore[arg-type]
             return
         kind = format_of(options.format)
+        with screen.progress("learners", spill.rows, lambda: spill.given):
+            if options.one:
+                write_file(spill, kind, Path(options.out), names)
+            else:
+                files = write_folder(spill, kind, Path(options.out), names)
         if options.one:
-            write_file(spill, kind, Path(options.out), names)
             screen.tell(f"{screen.count(spill.rows, 'learner')} in {options.out}")
         else:
-            _tell(spill.rows, write_folder(spill, kind, Path(options.out), names), options)
+            _tell(spill.rows, files, options)
 
 
 def _run_pipeline(options: ReportOptions, own_options: list[str]) -> None:
