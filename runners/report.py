@@ -27,8 +27,8 @@ Examples:
                       --format csv --out scores.csv
   group-scores report --store cassandra://node1:9042/sunbird_courses \\
                       --format parquet --out reports
-  group-scores report --store sqlite:scores.db --groups groups.json --group g1 \\
-                      --course do_1 --format html --out group.html
+  group-scores report --store sqlite:scores.db --groups groups.json \\
+                      --group g1 --course do_1 --format html --out g1.html
 """
 
 
