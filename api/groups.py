@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
@@ -22,10 +22,11 @@ from group_scores.api.errors import (
     too_large,
     unavailable,
 )
-from group_scores.api.settings import SAMPLE, Settings, check_http
+from group_scores.api.settings import SAMPLE, Settings
 from group_scores.api.threads import Threads
 from group_scores.api.tokens import HEADER
 from group_scores.stores import AddressError
+from group_scores.stores.address import check_http
 from group_scores.stores.groups import GroupMember
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,20 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 def open_groups(settings: Settings, client: httpx.AsyncClient, threads: Threads) -> Groups:
     """Open the source that the settings name; raises AddressError or ServiceUnavailableError."""
     address = settings.groups
+    source = file_or_scheme(address)
+    if not isinstance(source, str):
+        return source
+    if source != "cassandra":
+        url = check_http(address, "--groups")
+        return ServiceGroups(url, client, settings.group_service_timeout_s, settings.members)
+    # Imported here: without a cluster the driver need not be loaded.
+    from group_scores.stores.cassandra import CassandraAddress, GroupTable
+
+    return TableGroups(GroupTable(CassandraAddress.parse(address)), threads, settings.members)
+
+
+def file_or_scheme(address: str) -> FileGroups | str:
+    """Return the groups of a file, or what kind of server the address names; AddressError."""
     if address == SAMPLE:
         return FileGroups(
             (resources.files(__package__) / "samples" / "group.json").read_bytes(), ""
@@ -84,15 +99,9 @@ def open_groups(settings: Settings, client: httpx.AsyncClient, threads: Threads)
     scheme, colon, _ = address.partition("://")
     if not colon:
         return FileGroups(_read(address), address)
-    if scheme in ("http", "https"):
-        url = check_http(address, "--groups")
-        return ServiceGroups(url, client, settings.group_service_timeout_s, settings.members)
-    if scheme != "cassandra":
+    if scheme not in ("http", "https", "cassandra"):
         raise AddressError(f"--groups {address}: {_FORMS}")
-    # Imported here: without a cluster the driver need not be loaded.
-    from group_scores.stores.cassandra import CassandraAddress, GroupTable
-
-    return TableGroups(GroupTable(CassandraAddress.parse(address)), threads, settings.members)
+    return scheme
 
 
 _FORMS = (
@@ -118,7 +127,7 @@ class FileGroups:
         """See `Groups`."""
         if group_id not in self._groups:
             raise group_not_found()
-        return _each_once(self._groups[group_id])
+        return each_once(self._groups[group_id])
 
     async def check(self) -> None:
         """See `Groups`."""
@@ -160,14 +169,22 @@ class _Table(Protocol):
 class ServiceGroups:
     """The group service, asked with the caller's own token.
 
-    What fails for now is tried again with a pause, `timeout_s` in all.
+    What fails for now is tried again with a pause, `timeout_s` in all. `warn` gets the reason.
     """
 
-    def __init__(self, base: str, client: httpx.AsyncClient, timeout_s: float, most: int) -> None:
+    def __init__(
+        self,
+        base: str,
+        client: httpx.AsyncClient,
+        timeout_s: float,
+        most: int,
+        warn: Callable[[str], None] = _log.warning,
+    ) -> None:
         self._base = base
         self._client = client
         self._timeout_s = timeout_s
         self._most = most
+        self._warn = warn
 
     async def members(self, group_id: str, token: str | None, request_id: str) -> list[GroupMember]:
         """See `Groups`."""
@@ -181,7 +198,7 @@ class ServiceGroups:
             async with asyncio.timeout(self._timeout_s):
                 status, data = await self._ask(url, headers)
         except TimeoutError:
-            _log.warning("the group service did not answer in %g s", self._timeout_s)
+            self._warn(f"the group service did not answer in {self._timeout_s:g} s")
             raise unavailable("GROUPS") from None
         return _within(self._read(status, data), self._most)
 
@@ -193,7 +210,7 @@ class ServiceGroups:
                     return status, data
             except httpx.HTTPError as error:
                 if not left:
-                    _log.warning("the group service is away: %s", type(error).__name__)
+                    self._warn(f"the group service is away: {type(error).__name__}")
                     raise unavailable("GROUPS") from None
             await asyncio.sleep(_PAUSE_S * (_TRIES - left) * random.uniform(0.5, 1.5))
         raise AssertionError("the last try returns or raises")
@@ -217,12 +234,12 @@ class ServiceGroups:
         if status == 403:
             raise not_a_member()
         if status != 200:
-            _log.warning("the group service answers %d", status)
+            self._warn(f"the group service answers {status}")
             raise unavailable("GROUPS")
         try:
             return _decode_answer(data).result.members or []
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            _log.warning("the group service answers what is no group")
+            self._warn("the group service answers what is no group")
             raise unavailable("GROUPS") from None
 
     async def check(self) -> None:
@@ -235,14 +252,14 @@ class ServiceGroups:
 def _within(members: Sequence[GroupMember], most: int) -> list[GroupMember]:
     if len(members) > most:
         raise _group_too_large(most)
-    return _each_once(members)
+    return each_once(members)
 
 
 def _group_too_large(most: int) -> ApiError:
     return too_large(f"The group has more than {most:,} members.")
 
 
-def _each_once(members: Sequence[GroupMember]) -> list[GroupMember]:
+def each_once(members: Sequence[GroupMember]) -> list[GroupMember]:
     """Keep the last entry of each: one entry decides both who may see and who is seen."""
     return list({member.user_id: member for member in members}.values())
 

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from group_scores.api.settings import Settings, check_http
+from group_scores.api.settings import Settings
 from group_scores.stores import AddressError, GroupScoresError, ServiceUnavailableError
+from group_scores.stores.address import check_http
 
 _log = logging.getLogger(__name__)
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from group_scores.stores import AddressError, StoreConfig
 
@@ -71,20 +70,6 @@ class Settings:
                 f"--listen {self.listen} without --jwks or --public-keys: whoever reaches it could "
                 "read every group; give the keys, or listen on 127.0.0.1"
             )
-
-
-def check_http(text: str, option: str) -> str:
-    """Return the http(s) address without a slash at its end; raises AddressError."""
-    try:
-        parts = urlsplit(text)
-        wrong = not parts.hostname or parts.port == 0
-    except ValueError:
-        wrong = True
-    if wrong or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
-        raise AddressError(f"{option} {text}: write http(s)://HOST[:PORT][/PATH]")
-    if "@" in parts.netloc:
-        raise AddressError(f"{option}: no credentials in an address; drop what is before '@'")
-    return text.rstrip("/")
 
 
 def is_local(host: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from group_scores.reports.names import Names
+from group_scores.reports.names import NameSource
 from group_scores.stores import Selection, StoreConfig
 from group_scores.transforms.progress import Progress
 from group_scores.transforms.read_report_rows import ReadReportRows
@@ -26,7 +26,7 @@ class ReportJob:
     folder: str
     format: str
     selection: Selection = Selection()
-    names: Names = Names()
+    names: NameSource = NameSource()
     retry: Retry = Retry()
     progress: Progress = Progress()
 

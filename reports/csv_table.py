@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from functools import lru_cache
 from typing import BinaryIO
 
+from group_scores.reports.group import Group
 from group_scores.reports.names import Names
 from group_scores.reports.spill import CourseBatch
 from group_scores.reports.text import guarded, number_text, time_text
 from group_scores.scores.report import ReportRow, total_of
 
 BEFORE = ("course_id", "batch_id", "user_id")
+OF_MEMBER = ("group_id", "name", "role")
 OF_ASSESSMENT = ("score", "max_score", "percent", "attempts_count")
 AFTER = ("attempts", "total_score", "total_max_score", "total_percent", "last_updated")
 _BOM = "\ufeff"
@@ -19,6 +22,9 @@ _BOM = "\ufeff"
 
 class CsvTable:
     """One line a learner, four columns an assessment; what is not known or attempted is empty.
+
+    In a report of a group a member's name and role come behind the id; a member who is in no batch
+    of the course has none.
 
     `bom` puts a byte order mark first: without it Excel takes UTF-8 for the encoding of the country
     and garbles names, and pandas, pyarrow and R skip it. In a pipe it would be in the way.
@@ -40,18 +46,35 @@ class CsvTable:
         lines.writerow(
             [
                 *BEFORE,
+                *(OF_MEMBER if batch.group else ()),
                 *(guarded(f"{metric}:{label}") for label in labels for metric in OF_ASSESSMENT),
                 *AFTER,
             ]
         )
-        before = [guarded(batch.course_id), guarded(batch.batch_id)]
         learners = 0
         for row in batch.rows:
-            lines.writerow([*before, guarded(row.user_id), *score_cells(row, batch.contents)])
+            lines.writerow(
+                [
+                    *_place(row.course_id, row.batch_id),
+                    guarded(row.user_id),
+                    *(_of_member(batch.group, row.user_id) if batch.group else ()),
+                    *score_cells(row, batch.contents),
+                ]
+            )
             learners += 1
         text.flush()
         text.detach()
         return learners
+
+
+@lru_cache(1_000)  # a batch has many learners
+def _place(course_id: str, batch_id: str) -> tuple[str, str]:
+    return guarded(course_id), guarded(batch_id)
+
+
+def _of_member(group: Group, user_id: str) -> tuple[str, ...]:
+    member = group.member(user_id)
+    return tuple(guarded(text or "") for text in (group.group_id, member.name, member.role))
 
 
 def score_cells(row: ReportRow, contents: tuple[str, ...]) -> list[str]:

@@ -42,7 +42,9 @@ def file_name(identifier: str) -> str:
 
 
 def path_in(folder: Path, batch: CourseBatch, suffix: str) -> Path:
-    """Return the batch's file in a folder of reports: COURSE/BATCH.csv."""
+    """Return the file in a folder of reports: COURSE/BATCH.csv; of a group GROUP/COURSE.csv."""
+    if batch.group:
+        return folder / file_name(batch.group.group_id) / f"{file_name(batch.course_id)}{suffix}"
     return folder / file_name(batch.course_id) / f"{file_name(batch.batch_id)}{suffix}"
 
 

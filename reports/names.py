@@ -1,17 +1,26 @@
-"""The names of assessments: from a file, where one is given."""
+"""The names of assessments: of a file, and where a content service is."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from group_scores.stores.address import check_http
 from group_scores.stores.errors import AddressError
 
+if TYPE_CHECKING:
+    from group_scores.reports.content_names import NamesNow
+
+OPTION = "--content-service"
+_PATH = "/content/v3/read"
+_LEAF = "/read"
 _HEAD = ("id", "name")
 _FORMS = 'a .json file of one object, {"do_1": "First quiz"}, or a .csv file of lines `id,name`'
 
@@ -30,6 +39,54 @@ class Names:
         """Return the name with the id behind it, as two may have one name; else the id."""
         name = self.by_id.get(content)
         return content if name is None else f"{name} ({content})"
+
+
+@dataclass(frozen=True)
+class ContentService:
+    """Where names are, and how long they are waited for; it may travel to other processes.
+
+    `url` is what an id is put behind. At most `at_once` are asked for at a time. One takes at most
+    `name_s` seconds with all its tries, and a whole call of `ContentNames.names_of` `wait_s`. What
+    was heard is used for `keep_s`. A service that is away is left alone for `away_s`.
+    """
+
+    url: str
+    at_once: int = 16
+    name_s: float = 5
+    wait_s: float = 2
+    keep_s: float = 600
+    away_s: float = 30
+
+    @classmethod
+    def for_server(cls, base: str) -> ContentService:
+        """Return how a server asks, where somebody waits; raises AddressError."""
+        return cls(_url(base))
+
+    @classmethod
+    def for_report(cls, base: str) -> ContentService:
+        """Return how a report asks: for as long as it takes, but once; raises AddressError."""
+        return cls(_url(base), wait_s=math.inf, keep_s=math.inf, away_s=math.inf)
+
+
+def _url(base: str) -> str:
+    """Return the address that an id is put behind; one that ends in `/read` is that already."""
+    url = check_http(base, OPTION)
+    return url if url.endswith(_LEAF) else url + _PATH
+
+
+@dataclass(frozen=True)
+class NameSource:
+    """Where a report has its names from: a file's, then the service's; may travel to workers."""
+
+    known: Names = Names()
+    service: ContentService | None = None
+
+    def open(self) -> NamesNow:
+        """Return what gives them."""
+        # Imported here: loading an HTTP client takes what the other commands need not pay.
+        from group_scores.reports.content_names import NamesNow
+
+        return NamesNow(self)
 
 
 def read_names(path: str) -> Names:

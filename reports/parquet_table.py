@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from group_scores.reports.csv_table import OF_ASSESSMENT
+from group_scores.reports.csv_table import OF_ASSESSMENT, OF_MEMBER
+from group_scores.reports.group import NOT_ENROLLED, Group
 from group_scores.reports.names import Names
 from group_scores.reports.spill import CourseBatch
 from group_scores.scores.report import AssessmentScore, ReportRow, total_of
@@ -33,12 +34,12 @@ class ParquetTable:
 
     def write(self, batch: CourseBatch, out: BinaryIO, names: Names) -> int:
         """Write the table and return the number of learners; raises OSError."""
-        schema = schema_of(batch.contents, names)
+        schema = schema_of(batch.contents, names, batch.group)
         group_rows = max(1, min(_MOST_ROWS, GROUP_CELLS // len(schema)))
         learners = 0
         with pq.ParquetWriter(out, schema, compression="zstd") as writer:
             while rows := list(islice(batch.rows, group_rows)):
-                columns = _columns(rows, batch.contents)
+                columns = _columns(rows, batch)
                 arrays = [
                     pa.array(values, field.type)
                     for values, field in zip(columns, schema, strict=True)
@@ -48,12 +49,13 @@ class ParquetTable:
         return learners
 
 
-def schema_of(contents: tuple[str, ...], names: Names) -> Any:
+def schema_of(contents: tuple[str, ...], names: Names, group: Group | None = None) -> Any:
     """Return the table's schema: times are in ms, in UTC."""
     fields = [
         pa.field("course_id", pa.string(), nullable=False),
-        pa.field("batch_id", pa.string(), nullable=False),
+        pa.field("batch_id", pa.string(), nullable=group is not None),
         pa.field("user_id", pa.string(), nullable=False),
+        *(pa.field(name, pa.string()) for name in (OF_MEMBER if group else ())),
     ]
     for content in contents:
         name = names.name(content)
@@ -72,11 +74,17 @@ def schema_of(contents: tuple[str, ...], names: Names) -> Any:
     return pa.schema(fields)
 
 
-def _columns(rows: list[ReportRow], contents: tuple[str, ...]) -> Iterator[list[Any]]:
+def _columns(rows: list[ReportRow], batch: CourseBatch) -> Iterator[list[Any]]:
+    group = batch.group
     yield [row.course_id for row in rows]
-    yield [row.batch_id for row in rows]
+    yield [None if group and row.batch_id == NOT_ENROLLED else row.batch_id for row in rows]
     yield [row.user_id for row in rows]
-    for content in contents:
+    if group:
+        members = [group.member(row.user_id) for row in rows]
+        yield [group.group_id] * len(rows)
+        yield [member.name for member in members]
+        yield [member.role for member in members]
+    for content in batch.contents:
         scores = [row.scores.get(content, _NOT_ATTEMPTED) for row in rows]
         yield [one.score for one in scores]
         yield [one.max_score for one in scores]

@@ -20,6 +20,7 @@ from typing import IO
 
 import msgspec
 
+from group_scores.reports.group import Group
 from group_scores.scores.report import ReportRow
 
 RUN_BYTES = 32 * 2**20
@@ -34,16 +35,22 @@ _decode = msgspec.msgpack.Decoder(ReportRow).decode
 
 @dataclass(frozen=True)
 class CourseBatch:
-    """One batch of a course: its assessments' ids in order, and the rows, to be gone over once."""
+    """One batch of a course: its assessments' ids in order, and the rows, to be gone over once.
+
+    With a `group` it is the group's members in the course, and the rows are of any of its batches.
+    """
 
     course_id: str
     batch_id: str
     contents: tuple[str, ...]
     rows: Iterator[ReportRow]
+    group: Group | None = None
 
 
 class Spill:
     """Takes rows in any order, then gives them by course batch; a `with` block removes its file.
+
+    `rows` is how many it has taken, `given` how many it has given.
 
     Holds at most about `run_bytes` of rows, the ids of each batch's assessments, and a buffer for
     each run. `folder` is where the file goes, by default that of temporary files.
@@ -58,6 +65,7 @@ class Spill:
         self._file: IO[bytes] | None = None
         self._runs: list[tuple[int, int]] = []
         self.rows = 0
+        self.given = 0
 
     def __enter__(self) -> Spill:
         return self
@@ -70,6 +78,11 @@ class Spill:
     def course_batches(self) -> int:
         """How many there are so far."""
         return len(self._contents)
+
+    @property
+    def contents(self) -> set[str]:
+        """The ids of all assessments so far."""
+        return set().union(*self._contents.values())
 
     def add(self, row: ReportRow) -> None:
         """Take a row; raises OSError where the file cannot be written."""
@@ -100,7 +113,13 @@ class Spill:
         """Yield the course batches; each one's rows before the next is asked for."""
         for place, rows in groupby(self._sorted(), key=lambda row: row.key[:2]):
             course, batch = place
-            yield CourseBatch(course, batch, tuple(sorted(self._contents[place])), rows)
+            contents = tuple(sorted(self._contents[place]))
+            yield CourseBatch(course, batch, contents, self._counted(rows))
+
+    def _counted(self, rows: Iterator[ReportRow]) -> Iterator[ReportRow]:
+        for row in rows:
+            self.given += 1
+            yield row
 
     def _sorted(self) -> Iterator[ReportRow]:
         self._held.sort()

@@ -13,7 +13,7 @@ from group_scores.reports.csv_table import CsvTable
 from group_scores.reports.files import Format, path_in, replacing
 from group_scores.reports.html_page import HtmlPage
 from group_scores.reports.names import Names
-from group_scores.reports.spill import Spill
+from group_scores.reports.spill import CourseBatch, Spill
 from group_scores.stores.errors import AddressError, GroupScoresError
 
 FORMATS = ("csv", "parquet", "html")
@@ -66,13 +66,20 @@ def write_folder(spill: Spill, kind: Format, folder: Path, names: Names) -> int:
     """
     count = 0
     for batch in spill.by_course_batch():
-        path = path_in(folder, batch, kind.suffix)
-        with _named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as file:
-                kind.write(batch, file, names)
+        write_batch(batch, kind, path_in(folder, batch, kind.suffix), names)
         count += 1
     return count
+
+
+def write_batch(batch: CourseBatch, kind: Format, path: Path, names: Names) -> int:
+    """Write a file, and the folders to it, in the place of an older one when it is whole.
+
+    Returns the number of rows. Raises AddressError.
+    """
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            return kind.write(batch, file, names)
 
 
 def write_one(spill: Spill, kind: Format, out: BinaryIO, names: Names) -> None:

@@ -23,8 +23,8 @@ from group_scores.runners.command import (
 )
 from group_scores.runners.logs import FORMATS, OPTION, set_up_logging
 from group_scores.runners.report import EPILOG as REPORT_EPILOG
-from group_scores.runners.report import ReportOptions, report_options
 from group_scores.runners.report import report as run_report
+from group_scores.runners.report_options import ReportOptions, report_options
 from group_scores.runners.run import run_job
 from group_scores.runners.run_options import (
     AGG_COLUMNS,
@@ -363,7 +363,9 @@ def report(**options: Any) -> None:
     attempts; then the sums, their percentage (rounded up) and the last update, in UTC. Empty is not
     attempted, or not known. In Cassandra the table is partitioned by learner: all of it is read,
     for one course too. Memory is bounded: rows are sorted in a temporary file. With options of
-    Beam, such as --runner, it is a pipeline, and PATH a folder that all workers see.
+    Beam, such as --runner, it is a pipeline, and PATH a folder that all workers see. A group's
+    rows are read by key: one for each active member and batch, one without a batch for a member
+    who is not enrolled. A group service that wants a token finds it in GROUP_SERVICE_TOKEN.
     """
     own = [name for one in report.params for name in one.opts if name.startswith("--")]
     run_report(ReportOptions(**options), own)

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import click
-
-from group_scores.reports.names import Names, read_names
 from group_scores.reports.spill import Spill
 from group_scores.reports.write import (
-    FORMATS,
     STANDARD_OUTPUT,
-    check_out,
     format_of,
-    is_file,
     write_file,
     write_folder,
     write_one,
 )
 from group_scores.runners import screen
-from group_scores.runners.command import write_out
-from group_scores.runners.run_options import BEAM_OPTIONS, STORE_FORMS, check_exists
+from group_scores.runners.report_group import report_group
+from group_scores.runners.report_options import ReportOptions
+from group_scores.runners.report_parts import StandardOutput, names_of, retrying
 from group_scores.scores.report import ReportRow, report_row
 from group_scores.stores import AddressError, GroupScoresError, Selection, StoreConfig
 from group_scores.stores.aggregate_scan import aggregate_rows
@@ -36,83 +27,9 @@ Examples:
                       --format csv --out scores.csv
   group-scores report --store cassandra://node1:9042/sunbird_courses \\
                       --format parquet --out reports
+  group-scores report --store sqlite:scores.db --groups groups.json \\
+                      --group g1 --course do_1 --format html --out g1.html
 """
-_OPTIONS = (
-    click.option("--store", required=True, metavar="ADDRESS", help=STORE_FORMS),
-    click.option("--course", metavar="ID", help="Only this course."),
-    click.option("--batch", metavar="ID", help="Only this batch."),
-    click.option("--format", type=click.Choice(FORMATS), required=True, help="What is written."),
-    click.option(
-        "--out",
-        required=True,
-        metavar="PATH",
-        help="A file with the format's ending, for one course batch; or a folder, for "
-        "COURSE/BATCH.csv of each; '-' (standard output) for csv and html.",
-    ),
-    click.option(
-        "--names",
-        metavar="FILE",
-        help='Names of assessments: .json, {"do_1": "First quiz"}, or .csv, lines `id,name`.  '
-        "[default: their ids]",
-    ),
-    click.option("--content-service", metavar="URL", help="Names from there: not built yet."),
-    click.option("--groups", metavar="ADDRESS", help="Only a group's members: not built yet."),
-    click.option("--group", metavar="ID", help="Which group: not built yet."),
-    BEAM_OPTIONS,
-)
-
-
-def report_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """The values of the options, as the command line gives them."""
-
-    store: str
-    course: str | None
-    batch: str | None
-    format: str
-    out: str
-    names: str | None
-    content_service: str | None
-    groups: str | None
-    group: str | None
-    beam_options: tuple[str, ...] = ()
-
-    @property
-    def one(self) -> bool:
-        """Whether one course batch is written, to a file or to standard output."""
-        return self.out == STANDARD_OUTPUT or is_file(self.out, self.format)
-
-    def check(self) -> Names:
-        """Raise AddressError for what is wrong by itself; return the names."""
-        later = {
-            "--content-service": self.content_service,
-            "--groups": self.groups,
-            "--group": self.group,
-        }
-        for option, given in later.items():
-            if given is not None:
-                raise AddressError(f"{option} comes with the group aggregate API, not built yet")
-        if self.beam_options and self.one:
-            raise AddressError(f"--out {self.out} with options of Beam: name a folder")
-        check_exists(self.store)
-        StoreConfig(self.store).check()
-        names = Names() if self.names is None else read_names(self.names)
-        check_out(self.out, self.format)
-        return names
-
-    @property
-    def what(self) -> str:
-        """What is reported on, in words."""
-        chosen = {"course": self.course, "batch": self.batch}
-        words = [f"{name} {value!r}" for name, value in chosen.items() if value is not None]
-        return f"{', '.join(words)} in {self.store}" if words else self.store
 
 
 def report(options: ReportOptions, own_options: list[str]) -> None:
@@ -123,7 +40,10 @@ def report(options: ReportOptions, own_options: list[str]) -> None:
     if options.beam_options:
         _run_pipeline(options, own_options)
         return
-    names = options.check()
+    source = options.check()
+    if options.group is not None:
+        report_group(options, source)
+        return
     with Spill() as spill:
         _gather(options, spill)
         if not spill.rows:
@@ -133,16 +53,21 @@ def report(options: ReportOptions, own_options: list[str]) -> None:
                 f"{options.what} has {spill.course_batches:,} course batches, and --out "
                 f"{options.out} takes one; give --course and --batch, or name a folder"
             )
+        names = names_of(source, spill.contents)
         if options.out == STANDARD_OUTPUT:
             kind = format_of(options.format, piped=True)
-            write_one(spill, kind, _StandardOutput(), names)  # type: ignore[arg-type]
+            write_one(spill, kind, StandardOutput(), names)  # type: ignore[arg-type]
             return
         kind = format_of(options.format)
+        with screen.progress("learners", spill.rows, lambda: spill.given):
+            if options.one:
+                write_file(spill, kind, Path(options.out), names)
+            else:
+                files = write_folder(spill, kind, Path(options.out), names)
         if options.one:
-            write_file(spill, kind, Path(options.out), names)
             screen.tell(f"{screen.count(spill.rows, 'learner')} in {options.out}")
         else:
-            _tell(spill.rows, write_folder(spill, kind, Path(options.out), names), options)
+            _tell(spill.rows, files, options)
 
 
 def _run_pipeline(options: ReportOptions, own_options: list[str]) -> None:
@@ -155,10 +80,10 @@ def _run_pipeline(options: ReportOptions, own_options: list[str]) -> None:
     beam = pipeline_options(options.beam_options, own_options)
     if is_dataflow(beam):
         raise AddressError("report writes to a folder that its workers share; drop --runner")
-    names = options.check()
+    source = options.check()
     selection = Selection(options.course, options.batch)
     folder = str(Path(options.out).absolute())
-    job = ReportJob(StoreConfig(options.store), folder, options.format, selection, names)
+    job = ReportJob(StoreConfig(options.store), folder, options.format, selection, source)
     counts = launch.run_report(
         job, beam, lambda seen: screen.progress("rows", None, seen.read, seen.ranges)
     )
@@ -180,7 +105,7 @@ def _gather(options: ReportOptions, spill: Spill) -> None:
     config, selection = StoreConfig(options.store), Selection(options.course, options.batch)
     with (
         screen.progress("rows", None, lambda: spill.rows),
-        closing(aggregate_rows(config, selection, _call(config))) as rows,
+        closing(aggregate_rows(config, selection, retrying(config))) as rows,
     ):
         for made in filter(None, map(report_row, rows)):
             _add(spill, made)
@@ -194,24 +119,3 @@ def _add(spill: Spill, row: ReportRow) -> None:
             f"the folder for temporary files cannot be written: {error.strerror}; "
             "name another one in TMPDIR"
         ) from None
-
-
-def _call(config: StoreConfig) -> Callable[[Callable[[], Any]], Any]:
-    """Return how a read is tried again; a file's is not."""
-    if config.cluster is None:
-        return lambda read: read()
-    # Imported here: it loads Beam, which takes seconds that an embedded store need not pay.
-    from group_scores.transforms.retry import Retry
-
-    return Retry().call
-
-
-class _StandardOutput(io.RawIOBase):
-    """Standard output as a file, with the errors of `write_out`."""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        write_out(bytes(data))
-        return len(data)

@@ -53,6 +53,12 @@ ALLOW_PARTIAL = click.option(
     is_flag=True,
     help="Read snapshots that may lack newer scores.",
 )
+CONTENT_SERVICE = click.option(
+    "--content-service",
+    metavar="URL",
+    help="Names of assessments from there: http(s)://BASE, asked for /content/v3/read/ID; or all "
+    "that stands before an id, such as https://HOST/api/content/v1/read.",
+)
 BEAM_OPTIONS = click.argument(
     "beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]"
 )

@@ -92,3 +92,17 @@ def _host(item: str, default_port: int, text: str, form: str) -> tuple[str, int]
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise AddressError(f"{port!r} in {text!r} is not a port (1 to 65535); write {form}")
     return host.strip("[]"), int(port)
+
+
+def check_http(text: str, option: str) -> str:
+    """Return the http(s) address without a slash at its end; raises AddressError."""
+    try:
+        parts = urlsplit(text)
+        wrong = not parts.hostname or parts.port == 0
+    except ValueError:
+        wrong = True
+    if wrong or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+        raise AddressError(f"{option} {text}: write http(s)://HOST[:PORT][/PATH]")
+    if "@" in parts.netloc:
+        raise AddressError(f"{option}: no credentials in an address; drop what is before '@'")
+    return text.rstrip("/")

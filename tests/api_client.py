@@ -194,11 +194,12 @@ class Said:
     status: int = 200
     body: bytes = b""
     wait_s: float = 0
+    location: str | None = None
 
 
 @dataclass
 class GroupService:
-    """The group service over real HTTP: answers as `say` decides, and keeps what it was asked."""
+    """The group service, or another, over real HTTP: answers as `say` decides, keeps what came."""
 
     say: Callable[[str], Said]
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -217,6 +218,8 @@ class GroupService:
                 time.sleep(said.wait_s)
                 with contextlib.suppress(OSError):
                     self.send_response(said.status)
+                    if said.location:
+                        self.send_header("location", said.location)
                     self.send_header("content-length", str(len(said.body)))
                     self.end_headers()
                     self.wfile.write(said.body)

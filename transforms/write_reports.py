@@ -10,7 +10,8 @@ import apache_beam as beam
 import msgspec
 from apache_beam.metrics import Metrics
 
-from group_scores.reports.names import Names
+from group_scores.reports.content_names import NamesNow
+from group_scores.reports.names import NameSource
 from group_scores.reports.spill import Spill
 from group_scores.reports.write import format_of, write_folder
 from group_scores.scores.report import ReportRow
@@ -29,7 +30,7 @@ class WriteReports(beam.PTransform):
 
     folder: str
     format: str
-    names: Names
+    names: NameSource
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
         """PlacedRow -> int, how many learners a course batch has; its file is there then."""
@@ -39,18 +40,28 @@ class WriteReports(beam.PTransform):
 
 
 class _WriteFn(beam.DoFn):
-    def __init__(self, folder: str, format_name: str, names: Names) -> None:
+    def __init__(self, folder: str, format_name: str, names: NameSource) -> None:
         self._folder = folder
         self._format = format_name
-        self._names = names
+        self._source = names
+        self._names: NamesNow | None = None
         self._files = Metrics.counter(NAMESPACE, "reports_written")
         self._learners = Metrics.counter(NAMESPACE, "learners_reported")
+
+    def setup(self) -> None:
+        self._names = self._source.open()
+
+    def teardown(self) -> None:
+        if self._names:
+            self._names.close()
 
     def process(self, group: tuple[bytes, Iterable[bytes]]) -> Iterator[int]:
         with Spill() as spill:
             for row in group[1]:
                 spill.add(_decode(row))
-            write_folder(spill, format_of(self._format), Path(self._folder), self._names)
+            assert self._names is not None
+            names = self._names.names_of(spill.contents)
+            write_folder(spill, format_of(self._format), Path(self._folder), names)
             self._files.inc()
             self._learners.inc(spill.rows)
             yield spill.rows

@@ -89,6 +89,13 @@ class TestSpill:
         ]
         mixed = random.Random(1).sample(drawn, len(drawn))
         found = gathered(mixed, run_bytes)
+        with Spill(run_bytes=run_bytes) as spill:
+            for row in mixed:
+                spill.add(row)
+            assert (spill.rows, spill.given) == (700, 0)
+            for batch in spill.by_course_batch():
+                list(batch.rows)
+            assert spill.given == 700
         assert [(batch.course_id, batch.batch_id) for batch, _ in found] == [
             (f"c{c}", f"b{b}") for c in range(3) for b in range(2)
         ]

@@ -16,6 +16,7 @@ from group_scores.reports.files import replacing
 from group_scores.reports.names import read_names
 from group_scores.scores import ActivityKey
 from group_scores.stores import StoreConfig, open_store
+from tests.api_client import GroupService, Said
 from tests.command_line import refused, succeed
 from tests.values import update
 
@@ -103,6 +104,39 @@ def test_puts_names_over_the_columns(name: str) -> None:
     assert read_names(name).by_id == {"a": "First, quiz", "=b": "@second"}
 
 
+def content_name(path: str) -> Said:
+    if path.endswith("/content/v3/read/a?fields=name"):
+        return Said(body=b'{"result": {"content": {"name": "=HYPERLINK(\\"http://x\\")<b>"}}}')
+    return Said(404, b'{"responseCode": "RESOURCE_NOT_FOUND"}')
+
+
+@pytest.mark.parametrize("beam", [(), ("--direct_num_workers", "1")])
+def test_has_names_of_a_content_service(beam: tuple[str, ...], folder: Path) -> None:
+    with GroupService(content_name).serving() as service:
+        words = (*ONE, "--content-service", service.url, "--out", "x")
+        succeed(*words, "--format", "csv", *beam)
+        succeed(*words, "--format", "html", *beam)
+        assert len(service.asked) == 2 * 2
+    head = lines_of((folder / "x/do_1/b1.csv").read_text("utf-8-sig"))[0]
+    assert (head[3], head[7]) == ("score:=b", 'score:=HYPERLINK("http://x")<b> (a)')
+    page = (folder / "x/do_1/b1.html").read_text()
+    assert "=HYPERLINK(&quot;http://x&quot;)&lt;b&gt;" in page
+    assert "<b>" not in page
+
+
+def test_a_content_service_that_is_away_fails_no_report(folder: Path) -> None:
+    with GroupService(content_name).serving() as service:
+        url = service.url
+    done = succeed(*ONE, *CSV, "x.csv", "--content-service", url, "--names", "names.json")
+    assert done == (0, "", "2 learners in x.csv\n")  # all have names
+    done = succeed(*ONE, *CSV, "x.csv", "--content-service", url)
+    assert done.code == 0
+    said, told = done.err.splitlines()
+    assert "ids stand for names of assessments: the content service is away" in said
+    assert told == "2 learners in x.csv"
+    assert lines_of((folder / "x.csv").read_text("utf-8-sig")) == LINES
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet", "html"])
 def test_is_the_same_as_a_pipeline(kind: str, folder: Path) -> None:
     words = (*STORE, "--format", kind, "--names", "names.json", "--out")
@@ -149,9 +183,20 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     ((*ONE, *CSV, "x.csv", "--names", "twice.csv"), "line 2 names 'a' again"),
     ((*ONE, *CSV, "x.csv", "--names", "open.csv"), "open.csv, line 1: unexpected end"),
     ((*ONE, *CSV, "x.csv", "--names", "latin.csv"), "is not UTF-8"),
-    ((*ONE, *CSV, "x.csv", "--content-service", "http://h"), "not built yet"),
-    ((*ONE, *CSV, "x.csv", "--groups", "groups.json"), "not built yet"),
-    ((*ONE, *CSV, "x.csv", "--group", "g"), "not built yet"),
+    ((*ONE, *CSV, "x.csv", "--content-service", "h:9000"), "--content-service h:9000: write http"),
+    ((*ONE, *CSV, "x.csv", "--content-service", "http://u:p@h"), "no credentials in an address"),
+    ((*ONE, *CSV, "x.csv", "--groups", "groups.json"), "--groups without --group"),
+    ((*ONE, *CSV, "x.csv", "--group", "g"), "--group without --groups"),
+    ((*STORE, *CSV, "x", "--groups", "sample", "--group", "g"), "--group without --course"),
+    ((*ONE, *CSV, "x.csv", "--groups", "sample", "--group", "g"), "no such group in sample"),
+    ((*ONE, *CSV, "x.csv", "--groups", "none.json", "--group", "g"), "cannot be read: No such"),
+    ((*ONE, *CSV, "x.csv", "--groups", "bad.json", "--group", "g"), "is no file of groups"),
+    ((*ONE, *CSV, "x.csv", "--groups", "ftp://h", "--group", "g"), "write http(s)://BASE"),
+    ((*ONE, *CSV, "x.csv", "--groups", "http://u:p@h", "--group", "g"), "no credentials in an"),
+    (
+        (*ONE, *CSV, "x", "--groups", "sample", "--group", "sample", "--direct_num_workers", "1"),
+        "--group with options of Beam",
+    ),
     ((*ONE, *CSV, "x.csv", "--direct_num_workers", "1"), "with options of Beam: name a folder"),
     ((*ONE, *CSV, "x", "--direct_num_worker", "1"), "did you mean '--direct_num_workers'?"),
     ((*STORE, "--batch", "b9", *CSV, "x", "--direct_num_workers", "1"), "no learner of batch"),
