@@ -20,12 +20,13 @@ from group_scores.api.frame import access
 from group_scores.api.groups import open_groups
 from group_scores.api.keys import KeyRing, key_loader
 from group_scores.api.metrics import Metrics
-from group_scores.api.names import KnownNames
+from group_scores.api.names import KnownNames, NameLookup
 from group_scores.api.rows import GroupRows
 from group_scores.api.settings import SAMPLE, SAMPLE_PAGE, Settings
 from group_scores.api.threads import Threads
 from group_scores.api.tokens import Tokens
-from group_scores.reports.names import Names, read_names
+from group_scores.reports.content_names import ContentNames
+from group_scores.reports.names import ContentService, Names, read_names
 from group_scores.stores import AddressError, StoreConfig, open_store
 
 _FINISH_S = 20
@@ -84,12 +85,17 @@ async def opened(settings: Settings) -> AsyncIterator[ASGIApp]:
         store = open_store(StoreConfig(settings.store))
         stack.callback(store.close)
         rows = GroupRows(store, store_threads, settings.cache_s)
-        names = KnownNames(_names(settings))
+        names: NameLookup = KnownNames(_names(settings))
+        if settings.content_service:
+            where = ContentService.for_server(settings.content_service)
+            asked = ContentNames(where, _names(settings), client)
+            stack.push_async_callback(asked.close)
+            names = asked
         yield make_app(Parts(settings, groups, rows, tokens, metrics, names))
 
 
 def _names(settings: Settings) -> Names:
-    if settings.names is None and settings.groups == SAMPLE:
+    if settings.names is None and not settings.content_service and settings.groups == SAMPLE:
         with resources.as_file(resources.files(__package__) / "samples" / "names.json") as path:
             return read_names(str(path))
     return read_names(settings.names) if settings.names else Names()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from group_scores.reports.names import ContentService
 from group_scores.stores import AddressError, StoreConfig
 
 SAMPLE = "sample"
@@ -19,10 +20,10 @@ class Settings:
     """One server.
 
     `groups` is an address as the command line takes it, or `sample`. `names` is a file of names of
-    assessments. `cache_s` is for how many
-    seconds the rows of a group may be used again. The limits: `body_bytes` of a request,
-    `members` of a group, `requests` at work at once, `store_s` seconds for a read of the store.
-    Of each read `threads` run at once.
+    assessments, `content_service` the address of a service that is asked for others. `cache_s` is
+    for how many seconds the rows of a group may be used again. The limits: `body_bytes` of a
+    request, `members` of a group, `requests` at work at once, `store_s` seconds for a read of the
+    store. Of each read `threads` run at once.
     """
 
     store: str
@@ -34,6 +35,7 @@ class Settings:
     audience: str | None = None
     cache_s: float = 0
     names: str | None = None
+    content_service: str | None = None
     group_service_timeout_s: float = 5
     body_bytes: int = 256 * 1024
     members: int = 10_000
@@ -58,6 +60,8 @@ class Settings:
         """Raise AddressError for what is wrong by itself, without opening anything."""
         host, _ = self.host_and_port
         StoreConfig(self.store).check()
+        if self.content_service:
+            ContentService.for_server(self.content_service)
         if self.jwks and self.public_keys:
             raise AddressError("--jwks and --public-keys: give one of the two")
         if self.has_keys:

@@ -9,7 +9,7 @@ import click
 
 from group_scores.runners import screen
 from group_scores.runners.command import SECONDS
-from group_scores.runners.run_options import STORE_FORMS, check_exists
+from group_scores.runners.run_options import CONTENT_SERVICE, STORE_FORMS, check_exists
 from group_scores.stores import AddressError
 
 _LISTEN = "127.0.0.1:8000"
@@ -48,6 +48,7 @@ _OPTIONS = (
         metavar="FILE",
         help="Names of assessments for the page: a .json object, or a .csv of `id,name`.",
     ),
+    CONTENT_SERVICE,
     click.option("--cache", metavar="ADDRESS", help="redis://HOST:PORT/DB; not built yet."),
     click.option(
         "--group-service-timeout-s",

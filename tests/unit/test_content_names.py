@@ -8,6 +8,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +17,8 @@ import pytest
 from group_scores.reports.content_names import ContentNames
 from group_scores.reports.names import ContentService, Names, NameSource
 from group_scores.stores import AddressError
-from tests.api_client import GroupService, Said
+from tests.api_client import GroupService, Said, api
+from tests.page_world import PAGE, make_world
 
 READ = "/api/content/v3/read/"
 
@@ -268,6 +270,24 @@ class TestInAServer:
                 await names.close()
 
             asyncio.run(go())
+
+    def test_a_page_has_its_names(self, tmp_path: Path) -> None:
+        """And no name of the service is markup; it is never shown a token."""
+        known = {"quiz-a": "Light <b>and</b> shadow", "quiz-b": "Colours"}
+
+        def say(one: str) -> Said:
+            return content(known[one]) if one in known else refusal(404)
+
+        world = make_world(tmp_path)
+        with (
+            service(say) as running,
+            api(world.settings(content_service=running.url)) as opened,
+        ):
+            said = opened.request("GET", PAGE, headers={"authorization": "Bearer abc"}).text
+        assert "Light &lt;b&gt;and&lt;/b&gt; shadow" in said
+        assert "Colours" in said
+        assert running.asked
+        assert not any("abc" in str(headers) for _, headers in running.asked)
 
     def test_closes_while_it_asks(self) -> None:
         said = threading.Event()
