@@ -29,6 +29,7 @@ NAMES = (
     "scan",
     "snapshot",
     "report",
+    "api",
     "memory",
 )
 LONG = ("trickle",)
@@ -50,7 +51,7 @@ _WIDTH = 120  # where there is no terminal to ask
 )
 def main(names: tuple[str, ...], events: int, rounds: int, quick: bool, out: Path) -> None:
     """Measure the pipeline: rules, kafka_read, embedded, kafka_to_cassandra,
-    flink, scan, snapshot, report, memory, or some. By name only: trickle, which takes a second
+    flink, scan, snapshot, report, api, memory, or some. By name only: trickle, which takes a second
     for each twenty events.
 
     Starts a Kafka and a Cassandra of its own where they are needed. All of it takes
