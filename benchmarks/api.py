@@ -49,7 +49,7 @@ _T_US = 1_760_000_000_000_000
 def measure(bench: Bench) -> Figures:
     """Return the rates of both, and the latencies at half the server's."""
     count = max(GROUPS, bench.events // _PER_REQUEST)
-    with _filled(bench) as (store, groups), served(bench.folder, store, groups) as server:
+    with filled(bench) as (store, groups), served(bench.folder, store, groups) as server:
         _check_same(server, store, groups)
 
         def loop() -> Measured:
@@ -80,7 +80,7 @@ def measure(bench: Bench) -> Figures:
 
 
 @contextlib.contextmanager
-def _filled(bench: Bench) -> Iterator[tuple[str, str]]:
+def filled(bench: Bench) -> Iterator[tuple[str, str]]:
     """Make the tables, with the groups' members and their rows; both addresses."""
     with bench.tables() as store, bench.servers.cassandra.session() as session:
         keyspace = f"{store.rpartition('/')[2]}_groups"
