@@ -34,8 +34,11 @@ class Body(msgspec.Struct):
     request: AggRequest
 
 
-class MemberMetric(msgspec.Struct, rename="camel"):
-    """One value of a member; `lastUpdatedOn` is epoch ms."""
+class MemberMetric(msgspec.Struct, rename="camel", gc=False):
+    """One value of a member; `lastUpdatedOn` is epoch ms.
+
+    It can be in no cycle, and there are thousands in an answer: the collector need not look.
+    """
 
     metric: str
     value: int | float | None

@@ -29,10 +29,11 @@ NAMES = (
     "scan",
     "snapshot",
     "report",
+    "api",
     "memory",
 )
-LONG = ("trickle",)
-"""Those that are run by name only: at a rate of events that takes its time."""
+LONG = ("trickle", "api_memory")
+"""Those that are run by name only: they take a quarter of an hour."""
 _QUICK = {"events": 200, "rounds": 1}
 _WIDTH = 120  # where there is no terminal to ask
 
@@ -50,8 +51,8 @@ _WIDTH = 120  # where there is no terminal to ask
 )
 def main(names: tuple[str, ...], events: int, rounds: int, quick: bool, out: Path) -> None:
     """Measure the pipeline: rules, kafka_read, embedded, kafka_to_cassandra,
-    flink, scan, snapshot, report, memory, or some. By name only: trickle, which takes a second
-    for each twenty events.
+    flink, scan, snapshot, report, api, memory, or some. By name only: trickle, which takes a second
+    for each twenty events, and api_memory, which takes one for each twenty.
 
     Starts a Kafka and a Cassandra of its own where they are needed. All of it takes
     three quarters of an hour on two cores, and up to 3 GB in the folder for temporary files.

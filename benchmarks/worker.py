@@ -33,7 +33,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     and `verify` looks for rows without any, too;
     of a snapshot, `export` has Cassandra's tool print it, `snapshot_rows` only reads its rows, and
     `snapshot_run` is a whole run;
-    of the aggregates, `report_scan` only reads the rows, and the others write reports of them.
+    of the aggregates, `report_scan` only reads the rows, and the others write reports of them;
+    `api_loop` answers `count` requests of the API.
     """
 
     kind: Literal[
@@ -52,10 +53,12 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         "report_csv",
         "report_parquet",
         "report_html",
+        "api_loop",
     ]
     source: str
     store: str = ""
     dead_letters: str = ""
+    count: int = 0
     stages: bool = False
     crc32c: bool = True
     servers: dict[str, int] = {}  # process ids
@@ -308,6 +311,12 @@ def _ready_report(work: Work, _: Any) -> Callable[[], int]:
     return report.ready(work)
 
 
+def _ready_api(work: Work, _: Any) -> Callable[[], int]:
+    from benchmarks import api
+
+    return api.ready(work)
+
+
 def _counter(pipeline: Any, namespace: str, name: str) -> int:
     """Run the pipeline and return what it has counted."""
     import apache_beam as beam
@@ -337,6 +346,7 @@ _READY: dict[str, Callable[[Work, Any], Callable[[], int]]] = {
     "report_csv": _ready_report,
     "report_parquet": _ready_report,
     "report_html": _ready_report,
+    "api_loop": _ready_api,
 }
 
 

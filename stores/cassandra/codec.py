@@ -1,8 +1,8 @@
-"""Encode bound values straight into the native protocol's bytes.
+"""Encode bound values straight into the native protocol's bytes, and decode collections.
 
 The driver's own encoding walks a type tree in Python for every value; for an attempt with its
 questions that is most of what a write costs. These encoders are written for the columns of this
-project and held equal to the driver's by a property test. Every function returns the value's
+project and held equal to the driver's by a property test. Every encoder returns the value's
 bytes as they stand in a bound statement (without their length).
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from struct import Struct
+from typing import Any
 
 from group_scores.scores import Question
 
@@ -98,6 +99,40 @@ def entries(data: bytes) -> set[bytes]:
         end = middle + 4 + _READ_INT(data, middle)[0]
         found.add(data[start:end])
         start = end
+    return found
+
+
+def map_decoder(value_format: str) -> Callable[[bytes], dict[str, Any]]:
+    """Return the decoder of a map of text to what `struct` calls that: `i`, `d`, or `q` (ms).
+
+    The driver builds an ordered map around each, with its keys serialized again: five times the
+    work.
+    """
+    value = Struct(f">{value_format}")
+    read_value, value_bytes = value.unpack_from, 4 + value.size
+
+    def decode(data: bytes) -> dict[str, Any]:
+        (count,) = _READ_INT(data)
+        found: dict[str, Any] = {}
+        start = 8
+        for _ in range(count):
+            end = start + _READ_INT(data, start - 4)[0]
+            (found[data[start:end].decode()],) = read_value(data, end + 4)
+            start = end + value_bytes + 4
+        return found
+
+    return decode
+
+
+def texts(data: bytes) -> list[str]:
+    """Decode `list<text>`."""
+    (count,) = _READ_INT(data)
+    found: list[str] = []
+    start = 8
+    for _ in range(count):
+        end = start + _READ_INT(data, start - 4)[0]
+        found.append(data[start:end].decode())
+        start = end + 4
     return found
 
 

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from group_scores.scores import AggregateRow
 from group_scores.scores.keys import METRIC_PREFIXES
+from group_scores.stores.cassandra import codec
+from group_scores.stores.protocol import ActivityRow
 
 _MAPS = ("agg", "aggregates", "agg_last_updated")
+_DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "agg": codec.map_decoder("i"),
+    "aggregates": codec.map_decoder("d"),
+    "agg_last_updated": codec.map_decoder("q"),
+    "agg_details": codec.texts,
+}
+
+
+def activity_row(columns: Sequence[str], row: Sequence[Any]) -> ActivityRow:
+    """Return a row from its `context_id` and then its columns, whose collections are bytes still.
+
+    It has no write times: who reads an activity writes nothing.
+    """
+    found = {
+        name: _DECODERS[name](data) if data is not None else None
+        for name, data in zip(columns, row[1:], strict=True)
+    }
+    return ActivityRow(
+        row[0],
+        AggregateRow(
+            found["agg"] or {},
+            found.get("aggregates") or {},
+            found["agg_last_updated"] or {},
+            found.get("agg_details") or [],
+        ),
+    )
 
 
 def aggregate_row(columns: Sequence[str], values: Sequence[Any]) -> AggregateRow:

@@ -21,7 +21,7 @@ from group_scores.stores.cassandra.packing import (
     pack_rows,
 )
 from group_scores.stores.cassandra.raw_rows import holds
-from group_scores.stores.cassandra.rows import aggregate_row
+from group_scores.stores.cassandra.rows import activity_row, aggregate_row
 from group_scores.stores.cassandra.scan import scan
 from group_scores.stores.cassandra.schema import AGGREGATES, Schema, read_schema
 from group_scores.stores.cassandra.sending import Sender
@@ -166,13 +166,18 @@ class CassandraStore:
         """See `Store`. Learners of one node travel together, a few to a statement."""
         schema = self._schema
         columns = schema.aggregate_values if details else schema.columns_without_details
+        try:
+            sender = self._raw_sender
+        except Exception as error:
+            return [fault(error)] * len(user_ids)
         return self._look_up(
             [ActivityKey(activity_id, user_id, "") for user_id in user_ids],  # of any batch
             lambda item, key: self._statements.activity_lookup(
                 item, activity_type, activity_id, key.user_id
             ),
             lambda lookups: self._statements.read_activity(lookups, details=details),
-            lambda rows: [ActivityRow(row[1], aggregate_row(columns, row[2:])) for row in rows],
+            lambda rows: [activity_row(columns, row[1:]) for row in rows],
+            sender,
         )
 
     def hold(

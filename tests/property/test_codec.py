@@ -101,6 +101,26 @@ def test_lists(values: list[str]) -> None:
     assert encoded == driver(ListType.apply_parameters([UTF8Type]), values)
 
 
+MAPS = {"i": (Int32Type, INTS), "d": (DoubleType, scores), "q": (LongType, LONGS)}
+
+
+@given(st.sampled_from(sorted(MAPS)).flatmap(lambda kind: maps_of(kind)))
+def test_maps_are_decoded(drawn: tuple[str, dict[str, Any]]) -> None:
+    kind, values = drawn
+    data = driver(MapType.apply_parameters([UTF8Type, MAPS[kind][0]]), values)
+    decoded = codec.map_decoder(kind)(data)
+    assert list(decoded.items()) == list(values.items())
+
+
+def maps_of(kind: str) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
+    return st.tuples(st.just(kind), st.dictionaries(texts, MAPS[kind][1]))
+
+
+@given(st.lists(texts))
+def test_lists_are_decoded(values: list[str]) -> None:
+    assert codec.texts(driver(ListType.apply_parameters([UTF8Type]), values)) == values
+
+
 def drivers_routing_key(parts: list[bytes]) -> bytes:
     statement = SimpleStatement("")
     statement.routing_key = parts

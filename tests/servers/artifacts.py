@@ -1,4 +1,4 @@
-"""What the servers need from outside: Java, their jars from Maven, Redis, a browser.
+"""What the servers need from outside: Java, their jars from Maven, Redis, Node, a browser.
 
 Java and the jars are those of the product, which reads SSTables with Cassandra's classes. They lie
 in a cache outside the tree, a folder for each state of a pom, and are shared by every checkout of
@@ -22,6 +22,7 @@ from group_scores.runners.flink import job_server
 from group_scores.stores import java as product
 from group_scores.stores.errors import GroupScoresError
 from group_scores.stores.sstable import artifacts
+from tests.servers import node
 from tests.servers.browser import fetch_browser
 from tests.servers.process import ServerError
 
@@ -154,6 +155,7 @@ def main() -> int:
         fetch_flink()
         install_redis()
         fetch_browser()
+        node.fetch(node.PORTAL)
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from group_scores.stores import java as product
+from tests.servers import node
 from tests.servers.process import ServerError
 
 LOCK = Path(__file__).parents[1] / "browser" / "package-lock.json"
@@ -107,21 +108,18 @@ def _fetched() -> Path:
 def _fetch(target: Path) -> None:
     if platform.machine() not in ("x86_64", "AMD64") and OWN not in os.environ:
         raise ServerError(f"the browser that is fetched is for x86-64 only: {_REMEDY}")
-    for program in ("npm", "node"):
-        if shutil.which(program) is None:
-            raise ServerError(f"{program} is not on the PATH: install Node 20 or later (with npm)")
     chromium = target / "chromium"
     chromium.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        for file in (LOCK, LOCK.with_name("package.json")):
-            shutil.copy(file, work)
-        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        _run(["npm", "ci", *options, "--prefix", name], "the browser could not be had from npm")
+        work = Path(name) / "packages"
+        node.install(LOCK.parent, work)
         modules = work / "node_modules"
         shutil.copy(modules / "axe-core" / "axe.min.js", target)
         packed = modules / "@sparticuz" / "chromium" / "bin"
-        _run(["node", "-e", _UNPACK, str(packed), str(chromium)], "Chromium could not be unpacked")
+        _run(
+            [node.node(), "-e", _UNPACK, str(packed), str(chromium)],
+            "Chromium could not be unpacked",
+        )
     for archive in _ARCHIVES:
         path = chromium / f"{archive}.tar"
         with tarfile.open(path) as opened:
