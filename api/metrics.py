@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -35,6 +37,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._cache = Counter(
+            "group_scores_api_cache",
+            "Look-ups in a shared cache: hit, miss, or away where it does not answer",
+            ("result",),
+            registry=self._registry,
+        )
         self.in_flight = Gauge(
             "group_scores_api_in_flight", "Requests at work now", registry=self._registry
         )
@@ -47,6 +55,10 @@ class Metrics:
     def read(self, of: str, seconds: float) -> None:
         """Count a read of `store` or `groups`."""
         self._reads.labels(of).observe(seconds)
+
+    def cached(self, result: Literal["hit", "miss", "away"]) -> None:
+        """Count a look-up in a shared cache."""
+        self._cache.labels(result).inc()
 
     def text(self) -> bytes:
         """Return all of them as Prometheus reads them."""

@@ -21,6 +21,7 @@ from group_scores.api.groups import open_groups
 from group_scores.api.keys import KeyRing, key_loader
 from group_scores.api.metrics import Metrics
 from group_scores.api.names import KnownNames, NameLookup
+from group_scores.api.row_cache import OwnCache, RowCache, SharedCache
 from group_scores.api.rows import GroupRows
 from group_scores.api.settings import SAMPLE, SAMPLE_PAGE, Settings
 from group_scores.api.threads import Threads
@@ -84,7 +85,10 @@ async def opened(settings: Settings) -> AsyncIterator[ASGIApp]:
         stack.push_async_callback(groups.close)
         store = open_store(StoreConfig(settings.store))
         stack.callback(store.close)
-        rows = GroupRows(store, store_threads, settings.cache_s)
+        cache = await _cache(settings, metrics)
+        if cache:
+            stack.push_async_callback(cache.close)
+        rows = GroupRows(store, store_threads, cache)
         names: NameLookup = KnownNames(_names(settings))
         if settings.content_service:
             where = ContentService.for_server(settings.content_service)
@@ -92,6 +96,18 @@ async def opened(settings: Settings) -> AsyncIterator[ASGIApp]:
             stack.push_async_callback(asked.close)
             names = asked
         yield make_app(Parts(settings, groups, rows, tokens, metrics, names))
+
+
+async def _cache(settings: Settings, metrics: Metrics) -> RowCache | None:
+    if not settings.cache:
+        return OwnCache(settings.cache_s) if settings.cache_s else None
+    cache = SharedCache(settings.cache, settings.store, settings.cache_s, metrics)
+    try:
+        await cache.check()
+    except AddressError:
+        await cache.close()
+        raise
+    return cache
 
 
 def _names(settings: Settings) -> Names:

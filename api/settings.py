@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from group_scores.reports.names import ContentService
 from group_scores.stores import AddressError, StoreConfig
+from group_scores.stores.redis_address import parse_address
 
 SAMPLE = "sample"
 """What `groups` is for the group that comes with the package."""
@@ -21,9 +22,9 @@ class Settings:
 
     `groups` is an address as the command line takes it, or `sample`. `names` is a file of names of
     assessments, `content_service` the address of a service that is asked for others. `cache_s` is
-    for how many seconds the rows of a group may be used again. The limits: `body_bytes` of a
-    request, `members` of a group, `requests` at work at once, `store_s` seconds for a read of the
-    store. Of each read `threads` run at once.
+    for how many seconds the rows of a group may be used again, `cache` a Redis that keeps them. The
+    limits: `body_bytes` of a request, `members` of a group, `requests` at work at once, `store_s`
+    seconds for a read of the store. Of each read `threads` run at once.
     """
 
     store: str
@@ -34,6 +35,7 @@ class Settings:
     issuer: str | None = None
     audience: str | None = None
     cache_s: float = 0
+    cache: str | None = None
     names: str | None = None
     content_service: str | None = None
     group_service_timeout_s: float = 5
@@ -62,6 +64,10 @@ class Settings:
         StoreConfig(self.store).check()
         if self.content_service:
             ContentService.for_server(self.content_service)
+        if self.cache:
+            parse_address(self.cache, "cache")
+            if not self.cache_s:
+                raise AddressError("--cache without --cache-s: say how long rows may be kept there")
         if self.jwks and self.public_keys:
             raise AddressError("--jwks and --public-keys: give one of the two")
         if self.has_keys:

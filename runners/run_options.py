@@ -147,11 +147,11 @@ class RunOptions:
         """Return the job that reads `source`; raises AddressError for what is wrong by itself."""
         # Imported here: loading Beam takes seconds that the other commands need not pay.
         from group_scores.pipelines.options import Job, parse_metrics
-        from group_scores.transforms.check_content import parse_address
+        from group_scores.transforms.check_content import check_address
         from group_scores.transforms.retry import Retry
 
         if self.content_index:
-            parse_address(self.content_index)
+            check_address(self.content_index)
         if source.gives == "attempts":
             self._check_no_events()
         store = store_config(self.store, self.agg_columns, self.agg_details)

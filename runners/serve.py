@@ -49,7 +49,11 @@ _OPTIONS = (
         help="Names of assessments for the page: a .json object, or a .csv of `id,name`.",
     ),
     CONTENT_SERVICE,
-    click.option("--cache", metavar="ADDRESS", help="redis://HOST:PORT/DB; not built yet."),
+    click.option(
+        "--cache",
+        metavar="ADDRESS",
+        help="Where that is kept: redis://HOST:PORT/DB for several servers, else in the process.",
+    ),
     click.option(
         "--group-service-timeout-s",
         type=SECONDS,
@@ -74,9 +78,7 @@ def sample_url() -> str:
     return f"http://{_LISTEN}{SAMPLE_PAGE}"
 
 
-def run_server(
-    sample_store: str, *, store: str | None, groups: str | None, cache: str | None, **options: Any
-) -> None:
+def run_server(sample_store: str, *, store: str | None, groups: str | None, **options: Any) -> None:
     """Serve until the process is told to end; raises as `api.server.serve` does.
 
     `sample_store` is where `run` puts the sample events, whose group comes with the package.
@@ -85,8 +87,6 @@ def run_server(
     from group_scores.api import Settings
     from group_scores.api.server import serve
 
-    if cache is not None:
-        raise AddressError(f"--cache {cache} is not built yet; --cache-s keeps rows in the process")
     if store is None and groups is not None:
         raise AddressError("--groups without --store: give both, or neither for the samples")
     store = store or sample_store

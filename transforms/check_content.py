@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
 import redis
 from redis.backoff import NoBackoff
-from redis.credentials import CredentialProvider
 from redis.retry import Retry as RedisRetry
 
-from group_scores.stores.errors import AddressError, GroupScoresError, ServiceUnavailableError
-from group_scores.stores.secrets import Renewed, how_to_set, secret, source_of
+from group_scores.stores.redis_address import client_settings, explained, parse_address
 from group_scores.transforms.batching import BatchingDoFn, BatchSize, Outcome, refuse, split
 from group_scores.transforms.elements import ParsedEvent, Refusal
 from group_scores.transforms.resources import shared
 from group_scores.transforms.retry import Retry
 
 STAGE = "CheckContent"
-PASSWORD_VARIABLE = "REDIS_PASSWORD"
-_ADDRESS = re.compile(r"redis://([^/:@?#]+|\[[^]]+\])(?::(\d{1,5}))?(?:/(\d{1,4}))?")
-_FORM = "write redis://HOST:PORT/DB"
-_ACCESS = ("NOAUTH", "NOPERM", "WRONGPASS")
+_WHAT = "content index"
 
 _log = logging.getLogger(__name__)
-
-
-class _Login(CredentialProvider):
-    """The password as it is when a connection is made."""
-
-    def __init__(self, password: str) -> None:
-        self._password = Renewed(PASSWORD_VARIABLE, password)
-
-    def get_credentials(self) -> tuple[str]:
-        """See the client."""
-        return (self._password.read(),)
 
 
 class ContentIndex:
@@ -47,19 +30,11 @@ class ContentIndex:
     """
 
     def __init__(self, address: str, timeout_s: float = 5.0) -> None:
-        host, port, database = parse_address(address)
-        password = secret(PASSWORD_VARIABLE)
         self._address = address
         self._no_sets: set[str] = set()
         self._redis = redis.Redis(
-            host=host,
-            port=port,
-            db=database,
-            credential_provider=_Login(password) if password else None,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
+            **client_settings(address, _WHAT, timeout_s),
             retry=RedisRetry(NoBackoff(), 0),  # trying again is the stage's
-            protocol=2,  # which every server speaks
         )
 
     def check(self) -> None:
@@ -83,7 +58,7 @@ class ContentIndex:
                 for name, exists, is_member in zip(names, answers[::2], answers[1::2], strict=True)
             ]
         except redis.RedisError as error:
-            raise self._explain(error) from error
+            raise explained(error, self._address, _WHAT) from error
 
     def _is_lacking(self, name: str, exists: object, is_member: object) -> bool:
         if isinstance(is_member, redis.ResponseError) and str(is_member).startswith("WRONGTYPE"):
@@ -97,40 +72,14 @@ class ContentIndex:
                 raise answer
         return bool(exists) and not is_member
 
-    def _explain(self, error: redis.RedisError) -> GroupScoresError:
-        text = str(error)
-        if isinstance(error, redis.AuthenticationError) or text.startswith(_ACCESS):
-            return AddressError(
-                f"the content index {self._address} refuses access ({text}); check "
-                f"{source_of(PASSWORD_VARIABLE)} in the environment"
-            )
-        if "DB index is out of range" in text:
-            return AddressError(f"{self._address}: {text}; correct the number at the end")
-        if isinstance(error, redis.InvalidResponse):
-            return AddressError(
-                f"what answers at {self._address} is no Redis; check the port (often 6379)"
-            )
-        return ServiceUnavailableError(
-            f"the content index {self._address} does not answer ({text.rstrip('.')}); "
-            "start it, or correct the address"
-        )
-
     def close(self) -> None:
         """Release the connections."""
         self._redis.close()
 
 
-def parse_address(address: str) -> tuple[str, int, int]:
-    """Return (host, port, database number); raises AddressError."""
-    if "@" in address or "?" in address:
-        raise AddressError(
-            f"the redis address has no user, password or options; {_FORM}, and for a password "
-            f"{how_to_set(PASSWORD_VARIABLE)}"
-        )
-    found = _ADDRESS.fullmatch(address)
-    if not found or not 0 < int(found[2] or 6379) < 65536:
-        raise AddressError(f"{address!r} is not a content index; {_FORM}")
-    return found[1].strip("[]"), int(found[2] or 6379), int(found[3] or 0)
+def check_address(address: str) -> None:
+    """Raise AddressError for what is no address of a content index."""
+    parse_address(address, _WHAT)
 
 
 def check_contents(index: ContentIndex, events: Sequence[ParsedEvent]) -> set[tuple[str, str]]:

@@ -14,11 +14,8 @@ import redis
 
 from group_scores.scores import SourceRecord
 from group_scores.stores import ServiceUnavailableError
-from group_scores.transforms.check_content import (
-    PASSWORD_VARIABLE,
-    ContentIndex,
-    check_contents,
-)
+from group_scores.stores.redis_address import PASSWORD_VARIABLE
+from group_scores.transforms.check_content import ContentIndex, check_contents
 from group_scores.transforms.elements import ParsedEvent
 from group_scores.transforms.parse_event import parse_record
 from tests.command_line import Done, refused, succeed

@@ -23,9 +23,8 @@ from group_scores.runners.beam_options import _beam_parser, pipeline_options
 from group_scores.runners.dataflow import metadata, reach
 from group_scores.runners.dataflow.main import IMAGE, run_arguments
 from group_scores.runners.dataflow.passwords import PASSWORDS, SUFFIX, passwords
-from group_scores.stores import AddressError, ServiceUnavailableError
+from group_scores.stores import AddressError, ServiceUnavailableError, redis_address
 from group_scores.stores.cassandra import faults
-from group_scores.transforms import check_content
 from group_scores.transforms.kafka import address as kafka_address
 from tests.command_line import refused
 
@@ -246,7 +245,7 @@ def google() -> Iterator[str]:
 
 class TestPasswords:
     def test_are_those_that_are_read(self) -> None:
-        modules = (kafka_address, faults, check_content)
+        modules = (kafka_address, faults, redis_address)
         assert {one.PASSWORD_VARIABLE for one in modules} == set(PASSWORDS)
 
     @pytest.mark.parametrize(
