@@ -180,7 +180,7 @@ def test_workers_that_are_killed_come_back(stream: Stream, cassandra: CassandraS
     made = _events(2_000, 92)
     with stream.reading() as reading, stream.run() as launcher:
         _kill_workers(stream, cassandra, reading, launcher, made, paused_s=2.0)
-        stream.send(made[3 * len(made) // 5 :])
+        stream.send(made[3 * (len(made) // 5) :])
         reading.wait(len(made), launcher)
         assert reading.committed() == len(made)
     stream.check()

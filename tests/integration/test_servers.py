@@ -394,8 +394,8 @@ class TestArtifacts:
 
 
 def test_free_port_is_not_one_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server((LOOPBACK, 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()  # of those that no outgoing connection is given, when it is free again
+    with socket.create_server((LOOPBACK, port)):
         monkeypatch.setattr("tests.servers.process.PORTS", range(port, port + 1))
         with pytest.raises(ServerError, match="no free port"):
             free_port()
