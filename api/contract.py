@@ -17,7 +17,11 @@ API_ID = "api.group.activity.agg"
 MAX_ID = 1_024
 _LONGEST_MSGID = 256
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID, pattern=r"\S")]
+# A character that is no whitespace: neither in Python nor in ECMAScript, which the description's
+# readers have, and whose `\s` is another.
+_SOMETHING = r"[^\s\x1c-\x1f\x85\ufeff]"
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID, pattern=_SOMETHING)]
 
 
 class AggRequest(msgspec.Struct, rename="camel"):

@@ -57,7 +57,12 @@ def _operation(number: int) -> dict[str, Any]:
         "summary": "The active members of a group with their best scores in an activity",
         "security": [{"token": []}],
         "parameters": [
-            {"name": "x-msgid", "in": "header", "schema": {"type": "string", "maxLength": 256}}
+            {
+                "name": "x-msgid",
+                "in": "header",
+                "description": "The answer's msgid; a new one where it is over 256 characters.",
+                "schema": {"type": "string"},
+            }
         ],
         "requestBody": {"required": True, "content": _json("Body")},
         "responses": {

@@ -43,13 +43,14 @@ class Served:
     process: subprocess.Popen[str]
     said: list[str]
     folder: Path
+    reader: threading.Thread
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Send the signal and return the exit code and all that was said."""
         self.process.send_signal(number)
         code = self.process.wait(20)
-        assert self.process.stderr is not None
-        return code, "".join(self.said) + self.process.stderr.read()
+        self.reader.join(10)
+        return code, "".join(self.said)
 
     def post(self, group: str, course: str, **headers: str) -> httpx.Response:
         """Ask for the aggregates of a group."""
@@ -65,19 +66,26 @@ def served(folder: Path, *words: str) -> Iterator[Served]:
     with subprocess.Popen(
         command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as process:
+        said: list[str] = []
+        reader = None
         try:
-            said: list[str] = []
             assert process.stderr is not None
             for line in process.stderr:
                 said.append(line)
                 found = re.search(r"serving on (http://[\d.]+:\d+)", line)
                 if found:
-                    yield Served(found[1], process, said, folder)
+                    # Or its log would fill the pipe, and it would wait for a reader.
+                    reader = threading.Thread(target=said.extend, args=(process.stderr,))
+                    reader.start()
+                    yield Served(found[1], process, said, folder, reader)
                     break
             else:
                 pytest.fail("".join(said))
         finally:
             process.kill()
+            process.wait()
+            if reader:
+                reader.join()
 
 
 def test_the_samples_are_served_with_one_command(
