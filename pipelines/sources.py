@@ -182,10 +182,11 @@ class FileSource(_Events):
 
 @dataclass(frozen=True)
 class KafkaSource(_Events):
-    """A topic. `readers` are the keys of an endless read's readers, see `StreamFromKafka`."""
+    """A topic. For `readers` and `drained_by_timers` of an endless read see `StreamFromKafka`."""
 
     address: KafkaAddress
     readers: tuple[bytes, ...] = (b"0",)
+    drained_by_timers: bool = False
 
     @property
     def streams(self) -> bool:
@@ -207,7 +208,12 @@ class KafkaSource(_Events):
         if self.endless:
             from group_scores.transforms.kafka.stream import StreamFromKafka
 
-            return StreamFromKafka(self.address, self.readers, retry_s=retry_s)
+            return StreamFromKafka(
+                self.address,
+                self.readers,
+                retry_s=retry_s,
+                drained_by_timers=self.drained_by_timers,
+            )
         from group_scores.transforms.kafka.read import ReadFromKafka
 
         return ReadFromKafka(self.address, retry_s=retry_s)

@@ -230,7 +230,7 @@ def with_readers(source: Source, options: PipelineOptions) -> Source:
     flink = options.view_as(FlinkRunnerOptions)
     most = flink.max_parallelism  # -1 where Flink is to decide
     readers = spread(max(1, flink.parallelism), most if most > 0 else None)
-    return replace(source, readers=readers)  # type: ignore[type-var]
+    return replace(source, readers=readers, drained_by_timers=True)  # type: ignore[type-var]
 
 
 def _counted(

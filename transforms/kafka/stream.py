@@ -63,12 +63,16 @@ class StreamFromKafka(beam.PTransform):
     new ones. With the keys of `readers` a runner can spread them over its workers. Offsets are
     committed to the address's group when the bundle that read them has ended well: what is fused
     with the read has been written by then. So there must be no shuffle in between.
+
+    `drained_by_timers` says that the runner drains by firing every timer before its time, as Flink
+    does; others tell the input itself.
     """
 
     address: KafkaAddress
     readers: tuple[bytes, ...] = (b"0",)
     call: Call = Call()
     retry_s: float = RETRY_S
+    drained_by_timers: bool = False
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
         """Nothing -> SourceRecord."""
@@ -77,7 +81,9 @@ class StreamFromKafka(beam.PTransform):
             root
             | "Now" >> beam.Impulse()
             | "Readers"
-            >> beam.ParDo(_ReadersFn(self.readers)).with_output_types(tuple[bytes, tuple[int, int]])
+            >> beam.ParDo(_ReadersFn(self.readers, self.drained_by_timers)).with_output_types(
+                tuple[bytes, tuple[int, int]]
+            )
             | "Records" >> beam.ParDo(stream).with_output_types(SourceRecord)
         )
 
@@ -132,8 +138,9 @@ _ESTIMATOR = beam.DoFn.WatermarkEstimatorParam(Watermarks())  # held at the leas
 class _ReadersFn(beam.DoFn):
     """Start the readers once, and never end: an input that has ended fires no timers."""
 
-    def __init__(self, readers: tuple[bytes, ...]) -> None:
+    def __init__(self, readers: tuple[bytes, ...], drained_by_timers: bool) -> None:
         self._readers = readers
+        self._drained_by_timers = drained_by_timers
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(
@@ -146,8 +153,8 @@ class _ReadersFn(beam.DoFn):
         if not until_s:
             for number, key in enumerate(self._readers):
                 yield key, (number, len(self._readers))
-        elif time.time() < until_s - _EARLY_S:
-            return  # asked for before its time: the job is being drained, and the input ends
+        elif self._drained_by_timers and time.time() < until_s - _EARLY_S:
+            return  # the job is being drained, and the input ends
         tracker.defer_remainder(Duration(seconds=_HOLD_S))
 
 
