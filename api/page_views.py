@@ -17,8 +17,8 @@ from group_scores.reports.text import number_text, time_text
 from group_scores.scores.detail import DetailedAttempt
 from group_scores.scores.report import AssessmentScore
 
-MOST_CELLS = 50_000
-"""More would be of no use in a browser: then the page has the first members."""
+MOST_LINES = 30_000
+"""Of scores, some 5 MB: more is of no use in a browser, and the page has the first members."""
 
 _LONGEST = 200  # characters of an id or a name; the CSV has all of it
 _LEVELS = 5
@@ -119,14 +119,20 @@ def heads(scores: GroupScores, names: Names) -> list[Head]:
 
 
 def rows(scores: GroupScores, words: Words, place: Place, *, details: bool) -> list[Row]:
-    """Return the rows of the table, as many as MOST_CELLS allows.
+    """Return the rows of the table, as many as MOST_LINES allows.
 
     With `details` a member who has attempts has a link to them. Where there are several batches, a
     row names each by its number among `scores.batches`, from 1: an id has no room in a cell.
     """
-    most = max(MOST_CELLS // (len(scores.contents) + 5), 1)
     maker = _Rows(scores, words, place, details)
-    return [maker.row(one) for one in scores.members[:most]]
+    found: list[Row] = []
+    lines = 0
+    for member in scores.members:
+        lines += (len(scores.contents) + 5) * max(len(member.batches), 1)
+        if found and lines > MOST_LINES:
+            break
+        found.append(maker.row(member))
+    return found
 
 
 class _Rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +140,33 @@ def test_rows_and_members_of_every_kind(cluster: Any) -> None:
     with api(Settings(cluster.store, cluster.groups)) as asked:
         assert asked.post("empty").json()["result"]["members"] == []
         failed(asked.post("g9"), 404, "GROUP_NOT_FOUND", "RESOURCE_NOT_FOUND")
+
+
+def test_the_page_has_members_of_every_kind(cluster: Any) -> None:
+    metrics = {"score:a": 3, "max_score:a": 4, "attempts_count:a": 1}
+    cluster.put("page-agg", course="do_page", agg=metrics, agg_last_updated={"score:a": 60_000})
+    cluster.put("page-null", course="do_page", agg=None, agg_last_updated=None)
+    for user in ("page-agg", "page-null", "page-absent"):
+        cluster.join("page", user)
+    if cluster.is_new:
+        detail = '{"attempt_id":"t","last_attempted_on":"Sep 24, 2019, 5:59:17 AM","score":3.5,'
+        details = [f'{detail}"content_id":"a","max_score":4.0,"type":"attempt_metrics"}}']
+        values = {"score:a": 3.5, "max_score:a": 4.0}
+        cluster.put("page-new", course="do_page", aggregates=values, agg_details=details)
+        cluster.join("page", "page-new")
+    with api(Settings(cluster.store, cluster.groups)) as asked:
+        page = "/groups/page/activities/do_page"
+        answer = asked.request("GET", f"{page}?format=csv")
+        lines = csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig")))
+        found = {one["user_id"]: (one["enrolled"], one["score:a"]) for one in lines}
+        wanted = {"page-agg": ("yes", "3"), "page-null": ("yes", ""), "page-absent": ("no", "")}
+        assert found == wanted | ({"page-new": ("yes", "3.5")} if cluster.is_new else {})
+        text = asked.request("GET", page).text
+        assert "<b>3 of 4</b> <i>75 %</i>" in text
+        # The oldest tables hold no single attempts: nothing leads to them.
+        assert ("/members/" in text) == cluster.is_new
+        if cluster.is_new:
+            assert "2019-09-24 05:59:17" in asked.request("GET", f"{page}/members/page-new").text
 
 
 def test_a_caller_of_the_table_has_to_be_active(cluster: Any, tmp_path: Path) -> None:

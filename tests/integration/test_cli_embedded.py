@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from group_scores.api.settings import SAMPLE_PAGE, Settings
 from group_scores.pipelines import sources
 from group_scores.runners.launch import SUMMARY
 from tests.command_line import Done, invoke, refused, succeed
@@ -65,6 +66,8 @@ class TestSamples:
         found = re.search(r"69 sample events, (\d) dead letters in dead-letter.jsonl", done.out)
         assert found
         assert int(found[1]) == len(letters("dead-letter.jsonl")) >= 4
+        url = f"http://{Settings('', '').listen}{SAMPLE_PAGE}"
+        assert done.out.endswith(f"to see a group's page: group-scores serve, then {url}\n")
         assert "Traceback" not in done.err
         assert re.search(r"events +69 ", done.err)
 

@@ -99,7 +99,7 @@ def test_the_numbers_are_the_stores(opened: Browser, samples: Served) -> None:
             ids = row.locator("th small.id, th bdi.name").all_inner_texts()
             user = shown.setdefault(ids[-1], {})
             for content, cell in zip(contents, row.locator("td").all(), strict=False):
-                for text in cell.locator(".score").all_inner_texts():
+                for text in cell.locator("b").all_inner_texts():
                     score, of, most = text.split()
                     assert of == "of"
                     user.setdefault(content, []).append((float(score), float(most)))

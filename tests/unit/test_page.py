@@ -369,6 +369,6 @@ def test_a_large_group_is_shown_in_part_and_saved_whole(tmp_path: Path) -> None:
     groups = {"g1": [member(f"u{number}") for number in range(60)]}
     with api(Settings(store, write_groups(tmp_path / "g.json", groups))) as asked:
         page = asked.request("GET", PAGE).text
-        assert page.count("<tr>") == 1 + 50 + 1
-        assert "The first <bdi>50</bdi> of <bdi>60</bdi> members" in page
+        assert page.count("<tr>") == 1 + 30 + 1
+        assert "The first <bdi>30</bdi> of <bdi>60</bdi> members" in page
         assert len(lines(asked.request("GET", f"{PAGE}?format=csv"))) == 60
