@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 import redis
+import zstandard
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -31,7 +32,8 @@ WHAT = "cache"
 _MOST_MEMBERS = 200_000
 _TIMEOUT_S = 0.25  # a read of the store takes no longer
 _AWAY_S = 5.0
-_FORM = "group-scores:rows:1"
+_FORM = "group-scores:rows:2"
+_LARGEST_BYTES = 256 << 20  # unpacked: a group of thousands has some tens of MB
 _log = logging.getLogger(__name__)
 
 
@@ -78,7 +80,8 @@ class OwnCache:
 class SharedCache:
     """Keeps rows in a Redis, for all servers on one store; a Redis that is away is done without.
 
-    No id can be read off a key. `store` is the store's address: two stores may share a Redis.
+    No id can be read off a key or a value. `store` is an identity, not an address: two stores may
+    share a Redis, and one name may lead to production here and to staging there.
     """
 
     def __init__(
@@ -97,10 +100,15 @@ class SharedCache:
         self._ms = max(1, round(seconds * 1000))
         self._metrics = metrics
         self._clock = clock
-        self._away_until_s = 0.0
         self._away = False
+        self._ask_again_s = 0.0
+        self._told = False
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Rows).decode
+        # The names of the metrics stand in every row: a twentieth is left, or a large group would
+        # not be through in time.
+        self._pack = zstandard.ZstdCompressor(level=1).compress
+        self._unpack = zstandard.ZstdDecompressor().decompress
 
     async def check(self) -> None:
         """Raise AddressError where it can never work: a wrong password, another server."""
@@ -114,50 +122,75 @@ class SharedCache:
 
     async def get(self, key: Key) -> Rows | None:
         """See `RowCache`."""
-        if self._clock() < self._away_until_s:
+        if not self._may_be_asked():
             self._metrics.cached("away")
             return None
+        digest = self._digest(key)
         try:
-            data = await self._redis.get(self._name(key))
+            data = await self._redis.get(_name(digest))
         except redis.RedisError as error:
-            self._miss_it(error)
-            self._metrics.cached("away")
-            return None
-        self._find_it()
-        try:
-            rows = self._decode(data) if isinstance(data, bytes) else None
-        except msgspec.MsgspecError:
-            rows = None  # another program's, or another version's
-        if rows is not None and len(rows) != len(key[2]):
-            rows = None
+            if not str(error).startswith("WRONGTYPE"):  # another program's; a write replaces it
+                self._miss_it(error)
+                self._metrics.cached("away")
+                return None
+            data = None
+        self._away = False
+        rows = self._rows(data, digest, len(key[2])) if isinstance(data, bytes) else None
         self._metrics.cached("miss" if rows is None else "hit")
         return rows
 
+    def _rows(self, data: bytes, digest: bytes, learners: int) -> Rows | None:
+        """Return the rows of a value; None where it is another program's, or another key's."""
+        # Whatever mixes up values, a copy or an answer that came late: never a learner's for
+        # another's.
+        if not data.startswith(digest):
+            return None
+        try:
+            plain = self._unpack(data[len(digest) :], max_output_size=_LARGEST_BYTES)
+            rows = self._decode(plain)
+        except (zstandard.ZstdError, msgspec.MsgspecError):
+            return None
+        return rows if len(rows) == learners else None
+
     async def put(self, key: Key, rows: Rows) -> None:
         """See `RowCache`."""
-        if self._clock() < self._away_until_s:
+        if self._away:
             return
+        digest = self._digest(key)
+        value = digest + self._pack(self._encode(rows))
         try:
-            await self._redis.set(self._name(key), self._encode(rows), px=self._ms)
+            await self._redis.set(_name(digest), value, px=self._ms)
         except redis.RedisError as error:
             self._miss_it(error)
+        else:
+            if self._told:
+                self._told = False
+                _log.warning("the cache %s answers again", self._address)
 
     async def close(self) -> None:
         """See `RowCache`."""
         await self._redis.aclose()
 
-    def _name(self, key: Key) -> str:
-        of = self._encode((self._store, *key))
-        return f"{_FORM}:{hashlib.sha256(of).hexdigest()}"
+    def _digest(self, key: Key) -> bytes:
+        return hashlib.sha256(self._encode((self._store, *key))).digest()
+
+    def _may_be_asked(self) -> bool:
+        """Tell so of one that is there, and now and then of one that is away: to one request."""
+        if self._away:
+            if self._clock() < self._ask_again_s:
+                return False
+            self._ask_again_s = self._clock() + _AWAY_S
+        return True
 
     def _miss_it(self, error: redis.RedisError) -> None:
-        self._away_until_s = self._clock() + _AWAY_S
-        if not self._away:
-            self._away = True
+        self._away = True
+        self._ask_again_s = self._clock() + _AWAY_S
+        # One that answers and takes nothing, as it is full, is not told again each time.
+        if not self._told:
+            self._told = True
             said = explained(error, self._address, WHAT)
             _log.warning("%s; the store is read for every request meanwhile", said)
 
-    def _find_it(self) -> None:
-        if self._away:
-            self._away = False
-            _log.warning("the cache %s answers again", self._address)
+
+def _name(digest: bytes) -> str:
+    return f"{_FORM}:{digest.hex()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -28,7 +29,7 @@ from group_scores.api.threads import Threads
 from group_scores.api.tokens import Tokens
 from group_scores.reports.content_names import ContentNames
 from group_scores.reports.names import ContentService, Names, read_names
-from group_scores.stores import AddressError, StoreConfig, open_store
+from group_scores.stores import AddressError, Store, StoreConfig, open_store
 
 _FINISH_S = 20
 _KEEP_ALIVE_S = 75  # longer than a gateway keeps one, or it meets a closed connection
@@ -85,7 +86,7 @@ async def opened(settings: Settings) -> AsyncIterator[ASGIApp]:
         stack.push_async_callback(groups.close)
         store = open_store(StoreConfig(settings.store))
         stack.callback(store.close)
-        cache = await _cache(settings, metrics)
+        cache = await _cache(settings, store, metrics)
         if cache:
             stack.push_async_callback(cache.close)
         rows = GroupRows(store, store_threads, cache)
@@ -98,10 +99,12 @@ async def opened(settings: Settings) -> AsyncIterator[ASGIApp]:
         yield make_app(Parts(settings, groups, rows, tokens, metrics, names))
 
 
-async def _cache(settings: Settings, metrics: Metrics) -> RowCache | None:
+async def _cache(settings: Settings, store: Store, metrics: Metrics) -> RowCache | None:
     if not settings.cache:
         return OwnCache(settings.cache_s) if settings.cache_s else None
-    cache = SharedCache(settings.cache, settings.store, settings.cache_s, metrics)
+    # A file is known by its machine and its place: it has no name of its own.
+    identity = store.cluster or f"{socket.gethostname()}:{os.getcwd()}:{settings.store}"
+    cache = SharedCache(settings.cache, identity, settings.cache_s, metrics)
     try:
         await cache.check()
     except AddressError:

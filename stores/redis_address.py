@@ -71,6 +71,8 @@ def explained(error: redis.RedisError, address: str, what: str) -> GroupScoresEr
         return AddressError(f"{address}: {text}; correct the number at the end")
     if isinstance(error, redis.InvalidResponse):
         return AddressError(f"what answers at {address} is no Redis; check the port (often 6379)")
+    if isinstance(error, redis.ResponseError):
+        return ServiceUnavailableError(f"the {what} {address} refuses a command ({text})")
     return ServiceUnavailableError(
         f"the {what} {address} does not answer ({text.rstrip('.')}); "
         "start it, or correct the address"

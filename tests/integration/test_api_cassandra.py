@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from group_scores.api import Settings
+from group_scores.api import Settings, keys
 from group_scores.scores import ActivityAgg, ActivityKey
 from group_scores.stores import (
     AddressError,
@@ -23,9 +24,13 @@ from group_scores.stores import (
 from group_scores.stores.cassandra import CassandraStore
 from tests.api_client import (
     COURSE,
+    GroupService,
+    Said,
     api,
     failed,
+    jwk,
     member,
+    rsa_key,
     token,
     write_groups,
     write_jwks,
@@ -178,6 +183,38 @@ def test_a_caller_of_the_table_has_to_be_active(cluster: Any, tmp_path: Path) ->
         for user in ("u2", "u3"):
             answer = asked.post("g2", token=token(user))
             failed(answer, 403, "NOT_A_MEMBER", "FORBIDDEN")
+
+
+def test_keys_are_rotated_at_the_identity_server(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_ASK_AGAIN_S", 0.0)  # half a minute
+    old, new = jwk(rsa_key(), "k1"), jwk(rsa_key("two"), "k2")
+    said = Said(body=json.dumps({"keys": [old]}).encode())
+    cluster.join("g3", "u1")
+    of_old, of_new = token(), token(kid="k2", key=rsa_key("two"))
+    with (
+        GroupService(lambda path: said).serving() as identity,
+        api(Settings(cluster.store, cluster.groups, jwks=f"{identity.url}/certs")) as asked,
+    ):
+
+        def answers() -> tuple[int, int]:
+            # An unknown key first: for it they are asked for again.
+            assert asked.post("g3", token=token(kid="k9")).status_code == 401
+            of_both = (asked.post("g3", token=one).status_code for one in (of_old, of_new))
+            first, second = of_both
+            return first, second
+
+        assert answers() == (200, 401)
+        said.body = json.dumps({"keys": [old, new]}).encode()
+        assert asked.post("g3", token=of_new).status_code == 200
+        assert answers() == (200, 200)
+        said.body = json.dumps({"keys": [new]}).encode()
+        assert answers() == (401, 200)
+        for status, body in ((500, b""), (200, b"<html>"), (200, b'{"keys": []}')):
+            said.status, said.body = status, body
+            assert answers() == (401, 200)  # those from before stay
+    assert {path for path, _ in identity.asked} == {"/api/certs"}
 
 
 @pytest.fixture(scope="module")
