@@ -111,7 +111,8 @@ async def _run(load: Load) -> Answered:
             if load.rate:
                 due_s = start_s + number / load.rate
                 await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
-            length += await connection.ask(requests[number % len(requests)])
+            answered = await connection.ask(requests[number % len(requests)])
+            length += answered  # not in one: others add to it while this one waits
             latencies.append(time.perf_counter() - due_s)
 
     made = [

@@ -34,7 +34,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     of a snapshot, `export` has Cassandra's tool print it, `snapshot_rows` only reads its rows, and
     `snapshot_run` is a whole run;
     of the aggregates, `report_scan` only reads the rows, and the others write reports of them;
-    `api_loop` answers `count` requests of the API.
+    `api_loop` answers `count` requests of the API, and `api_loop_decoder` with our decoder of maps.
     """
 
     kind: Literal[
@@ -54,6 +54,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         "report_parquet",
         "report_html",
         "api_loop",
+        "api_loop_decoder",
     ]
     source: str
     store: str = ""
@@ -347,6 +348,7 @@ _READY: dict[str, Callable[[Work, Any], Callable[[], int]]] = {
     "report_parquet": _ready_report,
     "report_html": _ready_report,
     "api_loop": _ready_api,
+    "api_loop_decoder": _ready_api,
 }
 
 

@@ -22,11 +22,12 @@ from tests.servers.redis_server import RedisServer
 
 @pytest.fixture
 def redis(redis_server: RedisServer) -> Iterator[RedisServer]:
-    yield redis_server
-    redis_server.start()
+    """The server with nothing in it; a test may end it."""
     with redis_server.client() as client:
         client.flushdb()
         client.config_resetstat()
+    yield redis_server
+    redis_server.start()
 
 
 @pytest.fixture

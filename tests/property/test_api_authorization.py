@@ -60,9 +60,14 @@ asks = st.lists(
 )
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, dict[str, Any]]]:
+@pytest.fixture(scope="module", params=["kept here", "kept in Redis"])
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Api, dict[str, Any]]]:
     """A server that keeps rows for a minute, on a group service whose groups are drawn."""
+    cache = None
+    if request.param == "kept in Redis":
+        cache = request.getfixturevalue("redis_server").url
     folder: Path = tmp_path_factory.mktemp("api")
     store = make_store(folder / "scores.db")
     for number, user in enumerate(USERS):
@@ -75,7 +80,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, dict[
 
     with GroupService(say).serving() as service:
         jwks = write_jwks(folder / "jwks.json")
-        with api(Settings(store, service.url, jwks=jwks, cache_s=60)) as asked:
+        with api(Settings(store, service.url, jwks=jwks, cache_s=60, cache=cache)) as asked:
             yield asked, groups
 
 
