@@ -60,11 +60,17 @@ def jwk(key: Any, kid: str, **more: str) -> dict[str, Any]:
     return {"kid": kid, "use": "sig"} | made | more
 
 
+_VALID_S = 6 * 3_600
+
+
 def token(user: str = "u1", *, kid: str | None = "k1", key: Any = None, **claims: Any) -> str:
-    """A token as the identity server signs it; a claim that is None is left out."""
+    """A token as the identity server signs it; a claim that is None is left out.
+
+    Some are made when the tests are collected, and a whole run is to end before they do.
+    """
     now = int(time.time())
     wanted = {"sub": f"f:5a8a3f2b-3409:{user}", "iss": ISSUER, "aud": "account", "iat": now}
-    wanted |= {"exp": now + 600} | claims
+    wanted |= {"exp": now + _VALID_S} | claims
     held = {name: value for name, value in wanted.items() if value is not None}
     headers = {} if kid is None else {"kid": kid}
     return jwt.encode(held, key or rsa_key(), algorithm="RS256", headers=headers)
@@ -72,7 +78,7 @@ def token(user: str = "u1", *, kid: str | None = "k1", key: Any = None, **claims
 
 def unsigned(header: Mapping[str, Any], user: str = "u1", signature: bytes = b"") -> str:
     """A token with a header and a signature of one's own choice."""
-    claims = {"sub": f"f:x:{user}", "exp": int(time.time()) + 600}
+    claims = {"sub": f"f:x:{user}", "exp": int(time.time()) + _VALID_S}
     parts = [json.dumps(header).encode(), json.dumps(claims).encode(), signature]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
