@@ -105,6 +105,8 @@ def test_a_cell_says_what_the_row_holds_and_no_more(drawn: dict[str, Any]) -> No
             assert cell.value == max(known, default=None)
             for (_, held), line in zip(of, cell.lines, strict=True):
                 check_line(held, content, line)
+        for (_, held), line in zip(of, row.total.lines, strict=bool(of)):
+            check_total(held, line)
         done = [held for _, one in of if (held := value(one, "completedCount")) is not None]
         assert row.progress.value == max(done, default=None)
 
@@ -122,6 +124,24 @@ def check_line(held: AggregateRow, content: str, line: views.Line) -> None:
     else:
         assert line.text == f"{number_text(score)} of {number_text(most)}"
         assert (line.bar is None) == (percent(held, content) is None)
+
+
+def check_total(held: AggregateRow, line: views.Line) -> None:
+    """A total is of the assessments whose score and maximum are both known."""
+    pairs = [
+        (score, most)
+        for content in CONTENTS
+        if (score := value(held, f"score:{content}")) is not None
+        and (most := value(held, f"max_score:{content}")) is not None
+    ]
+    if not any(attempted(held, content) for content in CONTENTS):
+        assert (line.text, line.percent, line.bar) == ("not attempted", None, None)
+    elif not pairs:
+        assert (line.text, line.percent, line.bar) == ("unknown", None, None)
+    elif all(abs(number) < 100 for pair in pairs for number in pair):
+        score, most = (math.fsum(numbers) for numbers in zip(*pairs, strict=True))
+        assert line.text == f"{number_text(round(score, 6))} of {number_text(round(most, 6))}"
+        assert (line.percent is None) == (most <= 0)
 
 
 @given(groups)
