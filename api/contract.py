@@ -24,6 +24,15 @@ _SOMETHING = r"[^\s\x1c-\x1f\x85\ufeff]"
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID, pattern=_SOMETHING)]
 
 
+def is_id(text: str) -> bool:
+    """Tell whether a text can be an id, or a type: one that says something, and is not too long."""
+    try:
+        msgspec.convert(text, Id)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 class AggRequest(msgspec.Struct, rename="camel"):
     """Which group, and which activity of it."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from group_scores.api.contract import MAX_ID, Answer, Body, ErrorAnswer
+from group_scores.api.contract import Answer, Body, ErrorAnswer, Id
 from group_scores.api.page import COOKIE, GROUP, MEMBER
 from group_scores.api.tokens import HEADER
 from group_scores.api.words import LANGUAGES
@@ -97,7 +97,7 @@ def _pages() -> dict[str, Any]:
 
 def _page(name: str, text: str, places: Sequence[str]) -> dict[str, Any]:
     html = {"text/html": {"schema": {"type": "string"}}}
-    word = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
+    word = msgspec.json.schema(Id)
     path = [{"name": one, "in": "path", "required": True, "schema": word} for one in places]
     kind = {"name": "activityType", "in": "query", "schema": word}
     known = f"{', '.join(LANGUAGES)}; for any other what the browser prefers of them."

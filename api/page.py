@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from group_scores.api.contract import MAX_ID
+from group_scores.api.contract import MAX_ID, is_id
 from group_scores.api.errors import ApiError, invalid_request, invalid_token
 from group_scores.api.group_view import group_scores
 from group_scores.api.page_csv import disposition, group_csv
@@ -140,7 +140,7 @@ def _asked(request: Request) -> tuple[Place, str, bool]:
     kind, form = query.get("activityType", ACTIVITY_TYPE), query.get("format", "html")
     if form not in ("html", "csv"):
         raise invalid_request("The format must be html or csv.")
-    if not 0 < len(kind) <= MAX_ID:
+    if not is_id(kind):
         raise invalid_request("The activityType is empty or too long.")
     kept = {} if kind == ACTIVITY_TYPE else {"activityType": kind}
     if query.get("lang") in LANGUAGES:
@@ -154,7 +154,7 @@ def _id(request: Request, name: str) -> str:
         text = unquote(request.path_params[name], errors="strict")
     except UnicodeDecodeError:
         raise invalid_request(f"The {name} is not UTF-8.") from None
-    if not text.strip() or len(text) > MAX_ID:
+    if not is_id(text):
         raise invalid_request(f"The {name} is empty or longer than {MAX_ID:,} characters.")
     return text
 
