@@ -7,12 +7,11 @@ are answered.
 from __future__ import annotations
 
 import statistics
-import threading
 from typing import Any
 
-from benchmarks.api import Server, filled, served
+from benchmarks.api import filled, served
 from benchmarks.api_load import run_load
-from benchmarks.bench import Bench, Figures, table_of
+from benchmarks.bench import Bench, Figures, every, table_of
 
 AIM_GROWTH = 1.05
 _TIMES = 5
@@ -25,44 +24,26 @@ def measure(bench: Bench) -> Figures:
     count = _TIMES * bench.events
     with filled(bench) as (store, groups), served(bench.folder, store, groups) as server:
         bench.say(f"{count:,} requests")
-        with _Notes(server) as notes:
+        mb: list[float] = []
+
+        def note() -> None:
+            mb.append(round(server.process.memory_info().rss / 2**20, 1))
+
+        note()
+        with every(_NOTE_S, note):
             answered = run_load(server.load(count))
-    part = max(1, len(notes.mb) // _PART)
-    second = statistics.median(notes.mb[part : 2 * part] or notes.mb)
-    last = statistics.median(notes.mb[-part:])
+    part = max(1, len(mb) // _PART)
+    second = statistics.median(mb[part : 2 * part] or mb)
+    last = statistics.median(mb[-part:])
     return {
         "requests": count,
         "requests_a_second": round(count / answered.seconds, 1),
         "second_tenth_mb": round(second, 1),
         "last_tenth_mb": round(last, 1),
-        "greatest_mb": round(max(notes.mb), 1),
+        "greatest_mb": round(max(mb), 1),
         "growth": round(last / second, 3),
-        "mb_each_second": notes.mb,
+        "mb_each_second": mb,
     }
-
-
-class _Notes:
-    """Notes every second how much memory the server holds."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.mb: list[float] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> _Notes:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while True:
-            self.mb.append(round(self._server.process.memory_info().rss / 2**20, 1))
-            if self._over.wait(_NOTE_S):
-                return
 
 
 def show(figures: Figures) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -184,6 +185,24 @@ class Bench:
 
 
 Figures = dict[str, Any]
+
+
+@contextmanager
+def every(seconds: float, look: Callable[[], object]) -> Iterator[None]:
+    """Call `look` in a thread, so many seconds after its last call, for the length of the block."""
+    over = threading.Event()
+
+    def follow() -> None:
+        while not over.wait(seconds):
+            look()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def table_of(title: str, columns: Sequence[str]) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from kafka import KafkaProducer
 
-from benchmarks.bench import PARTITIONS, Bench, Figures, table_of
+from benchmarks.bench import PARTITIONS, Bench, Figures, every, table_of
 from benchmarks.endless import EndlessRun, endless_run
 from group_scores.runners.simulate import Simulation, simulate
 from tests.servers.flink_cluster import FlinkCluster
@@ -67,7 +67,7 @@ def _measure(bench: Bench, run: EndlessRun, keyspace: str, topic: str) -> Figure
     notes = _Notes(run)
     with bench.servers.cassandra.session() as session:
         reader = _Reader(session, keyspace)
-        with notes, reader:
+        with every(_NOTE_S, notes.take), every(_LOOK_S, reader.look):
             start_s = time.monotonic()
             for number, event in enumerate(sender.events(bench.events)):
                 time.sleep(max(0.0, start_s + number / RATE - time.monotonic()))
@@ -125,16 +125,6 @@ class _Reader:
         )
         self._waiting: dict[tuple[str, str, str], int] = {}
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> _Reader:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def expect(self, event: dict[str, Any], sent_ms: int) -> None:
         key = event["courseId"], event["userId"], f"cb:{event['batchId']}"
@@ -148,43 +138,33 @@ class _Reader:
             time.sleep(0.1)
         self.missing = len(self._waiting)
 
-    def _look(self) -> None:
-        while not self._over.wait(_LOOK_S):
-            with self._lock:
-                keys = list(self._waiting)
-            asked = [(key, self._session.execute_async(self._statement, key)) for key in keys]
-            for key, answer in asked:
-                if answer.result().one():
-                    with self._lock:
-                        self.latencies_ms.append(time.time() * 1000 - self._waiting.pop(key))
+    def look(self) -> None:
+        """Ask once for each that is waited for."""
+        with self._lock:
+            keys = list(self._waiting)
+        asked = [(key, self._session.execute_async(self._statement, key)) for key in keys]
+        for key, answer in asked:
+            if answer.result().one():
+                with self._lock:
+                    self.latencies_ms.append(time.time() * 1000 - self._waiting.pop(key))
 
 
 class _Notes:
-    """Notes every few seconds what should stay level."""
+    """What should stay level, as it was each time."""
 
     def __init__(self, run: EndlessRun) -> None:
         self._run = run
         self._found: dict[str, list[float]] = defaultdict(list)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def __enter__(self) -> _Notes:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
+    def take(self) -> None:
+        """Note how it is now."""
         run = self._run
-        while not self._over.wait(_NOTE_S):
-            latest = run.cluster.job_manager.get(f"/jobs/{run.job}/checkpoints")["latest"]
-            if done := latest["completed"]:
-                self._found["checkpoint_bytes"].append(done["state_size"])
-            for name, processes in (("python", run.python()), ("flink", run.jvms())):
-                self._found[f"{name}_mb"].append(sum(map(_mb, processes)))
-                self._found[f"{name}_threads"].append(sum(p.num_threads() for p in processes))
+        latest = run.cluster.job_manager.get(f"/jobs/{run.job}/checkpoints")["latest"]
+        if done := latest["completed"]:
+            self._found["checkpoint_bytes"].append(done["state_size"])
+        for name, processes in (("python", run.python()), ("flink", run.jvms())):
+            self._found[f"{name}_mb"].append(sum(map(_mb, processes)))
+            self._found[f"{name}_threads"].append(sum(p.num_threads() for p in processes))
 
     def figures(self) -> Figures:
         """Return each one's median in the first minute after the first, and in the last."""
