@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from group_scores.scores import StoredAttempt, agg_details
@@ -27,12 +27,13 @@ attempts = st.lists(
 
 
 @given(attempts)
+@example([StoredAttempt("", "", None, -0.0, None)])
 def test_are_what_was_written(stored: list[StoredAttempt]) -> None:
     wanted = [
         DetailedAttempt(
             one.attempt_id,
             one.content_id,
-            one.total_score,
+            one.total_score + 0.0,  # a minus zero is written as a zero
             one.total_max_score,
             None if one.last_attempted_on_ms is None else one.last_attempted_on_ms // 1000 * 1000,
         )
