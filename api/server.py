@@ -31,7 +31,8 @@ from group_scores.reports.content_names import ContentNames
 from group_scores.reports.names import ContentService, Names, read_names
 from group_scores.stores import AddressError, Store, StoreConfig, open_store
 
-_FINISH_S = 20
+FINISH_S = 20
+"""How long what is in flight has, once the process is told to end."""
 _KEEP_ALIVE_S = 75  # longer than a gateway keeps one, or it meets a closed connection
 _BACKLOG = 2048
 
@@ -132,7 +133,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_FINISH_S,
+        timeout_graceful_shutdown=FINISH_S,
     )
 
 

@@ -21,6 +21,10 @@ import click
 import pytest
 import yaml
 
+from group_scores.api import Settings
+from group_scores.api.app import PATHS
+from group_scores.api.page import GROUP, MEMBER
+from group_scores.api.settings import SAMPLE_PAGE
 from group_scores.pipelines.sources import KafkaSource, parse_source
 from group_scores.runners import cli
 from group_scores.runners.beam_options import pipeline_options
@@ -54,7 +58,9 @@ def of_kind(kind: str) -> list[dict[str, Any]]:
 
 
 (FLINK,) = of_kind("FlinkDeployment")
-(LAUNCHER,) = of_kind("Deployment")
+DEPLOYMENTS = {one["metadata"]["name"]: one for one in of_kind("Deployment")}
+LAUNCHER = DEPLOYMENTS["group-scores-launcher"]
+API = DEPLOYMENTS["group-scores-api"]
 (SCALED,) = of_kind("ScaledObject")
 
 
@@ -114,14 +120,14 @@ class TestImages:
         told = set(
             re.findall(r"--target (\w+)", DOCKERFILE + (KUBERNETES / "README.md").read_text())
         )
-        assert built == told == {"flink", "worker", "launcher"} <= set(STAGES)
+        assert built == told == set(_TARGETS) <= set(STAGES)
         for service in COMPOSE["services"].values():
             if "build" in service:
                 assert (ROOT / service["build"]["dockerfile"]).samefile(DEPLOY / "Dockerfile")
                 assert service["image"].startswith(f"group-scores/{service['build']['target']}:")
 
     def test_run_as_nobody_in_particular(self) -> None:
-        for stage in ("worker", "launcher"):
+        for stage in ("worker", "launcher", "api"):
             assert ["USER", "10001:10001"] in instructions(stage)
 
     def test_have_flink_in_the_version_of_the_tests(self) -> None:
@@ -176,7 +182,7 @@ class TestImages:
         assert set(told) == {version}
 
 
-_TARGETS = ("flink", "worker", "launcher")
+_TARGETS = ("flink", "worker", "launcher", "api")
 
 
 def _images() -> Iterator[str]:
@@ -266,7 +272,7 @@ class TestCommands:
 
     def test_there_are_some_of_each_kind(self) -> None:
         kinds = {words[1] for _, words in _commands()}
-        assert kinds >= {"run", "verify", "replay", "simulate", "dump", "worker-pool"}
+        assert kinds >= {"run", "verify", "replay", "simulate", "dump", "worker-pool", "serve"}
 
     @pytest.mark.parametrize(("where", "words"), _commands())
     def test_are_taken(self, where: str, words: list[str]) -> None:
@@ -278,6 +284,9 @@ class TestCommands:
             given = context.params
         if "beam_options" in given:
             self.run(command, given)
+        if command.name == "serve" and given["store"]:
+            options = {n: v for n, v in given.items() if n in Settings.__annotations__}
+            Settings(**options).check()
 
     def run(self, command: click.Command, given: Mapping[str, Any]) -> None:
         address = given.get("source")
@@ -311,7 +320,7 @@ class TestCompose:
                 known = place in COMPOSE["volumes"] or (ROOT / place).is_file()
                 assert known, place
             for config in service.get("configs", ()):
-                assert yaml.safe_load(COMPOSE["configs"][config["source"]]["content"])
+                assert COMPOSE["configs"][config["source"]]["content"]
 
     def test_has_a_pool_beside_the_task_manager_and_a_slot_for_each_reader(self) -> None:
         assert self.services["pool"]["network_mode"] == "service:taskmanager"
@@ -327,5 +336,32 @@ class TestCompose:
             for one in job["static_configs"]
             for target in one["targets"]
         }
-        assert targets == {"jobmanager:9249", "taskmanager:9249", "job:9250"}
+        assert targets == {"jobmanager:9249", "taskmanager:9249", "job:9250", "api:8081"}
         assert "--metrics-listen=0.0.0.0:9250" in self.services["job"]["command"]
+
+    def test_shows_the_page_to_its_own_machine_alone(self) -> None:
+        gateway = COMPOSE["configs"]["gateway"]["content"]
+        assert self.services["gateway"]["network_mode"] == "service:api"
+        command = self.services["api"]["command"]
+        assert not any(word.startswith("--listen") for word in command)  # so a loopback address
+        assert set(re.findall(r"proxy_pass http://([^;]*);", gateway)) == {Settings("", "").listen}
+        (port,) = self.services["api"]["ports"]
+        assert port.startswith("127.0.0.1:")
+        assert f"listen {port.rpartition(':')[2]};" in gateway
+        text = (ROOT / "compose.yaml").read_text()
+        link = re.search(r"http://localhost:(\d+)(/groups/\S*):", text)
+        assert link is not None
+        assert link[1] == port.split(":")[1]
+        assert link[2] == SAMPLE_PAGE
+
+    def test_lets_the_api_through_and_what_is_for_operators_not(self) -> None:
+        public, metrics = COMPOSE["configs"]["gateway"]["content"].split("server {")[1:]
+        places = re.findall(r"location (~ )?(\S+) {", public)
+        patterns = [
+            place.replace("$$", "$") if regular else f"^{re.escape(place)}"
+            for regular, place in places
+        ]
+        passed = lambda path: any(re.search(one, path) for one in patterns)  # noqa: E731
+        assert all(passed(path) for path in (*PATHS, GROUP, MEMBER))
+        assert not any(passed(path) for path in ("/health", "/ready", "/metrics", "/v1/group"))
+        assert "location = /metrics" in metrics

@@ -15,7 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
+from group_scores.api import Settings
 from tests.unit.test_deploy import (
+    API,
     EXAMPLE,
     FLINK,
     KUBERNETES,
@@ -36,6 +38,12 @@ SPECS: dict[str, tuple[str, set[str], set[str]]] = {
         {"mode", "imagePullPolicy", "serviceAccount", "flinkConfiguration", "podTemplate"},
     ),
     "Deployment": ("apps/v1", {"selector", "template"}, {"replicas", "strategy"}),
+    "Service": ("v1", {"selector", "ports"}, set()),
+    "HorizontalPodAutoscaler": (
+        "autoscaling/v2",
+        {"scaleTargetRef", "minReplicas", "maxReplicas", "metrics"},
+        set(),
+    ),
     "PodDisruptionBudget": ("policy/v1", {"selector", "maxUnavailable"}, set()),
     "NetworkPolicy": (
         "networking.k8s.io/v1",
@@ -78,6 +86,7 @@ CONTAINER = {
     "envFrom",
     "image",
     "imagePullPolicy",
+    "lifecycle",
     "livenessProbe",
     "name",
     "ports",
@@ -116,6 +125,7 @@ def pods() -> Iterator[dict[str, Any]]:
     for part in ("jobManager", "taskManager"):
         yield spec[part]["podTemplate"]["spec"]
     yield LAUNCHER["spec"]["template"]["spec"]
+    yield API["spec"]["template"]["spec"]
 
 
 def container(pod: dict[str, Any], name: str) -> dict[str, Any]:
@@ -129,8 +139,12 @@ TASK_MANAGER = FLINK["spec"]["taskManager"]["podTemplate"]["spec"]
 POOL = container(TASK_MANAGER, "worker-pool")
 
 
-def option(name: str) -> str:
-    (value,) = [one for one in LAUNCHED["command"] if one.startswith(f"{name}=")]
+SERVER = container(API["spec"]["template"]["spec"], "api")
+OURS = {one["metadata"]["name"]: one for one in (LAUNCHER, API)}
+
+
+def option(name: str, of: dict[str, Any] = LAUNCHED) -> str:
+    (value,) = [one for one in of["command"] if one.startswith(f"{name}=")]
     return str(value.partition("=")[2])
 
 
@@ -210,7 +224,7 @@ class TestNames:
     def test_the_accounts_are_there(self) -> None:
         accounts = {one["metadata"]["name"] for one in of_kind("ServiceAccount")}
         used = {FLINK["spec"]["serviceAccount"]}
-        used.add(LAUNCHER["spec"]["template"]["spec"]["serviceAccountName"])
+        used |= {one["spec"]["template"]["spec"]["serviceAccountName"] for one in OURS.values()}
         (binding,) = of_kind("RoleBinding")
         (role,) = of_kind("Role")
         used |= {subject["name"] for subject in binding["subjects"]}
@@ -218,8 +232,10 @@ class TestNames:
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
     def test_the_selectors_find_the_pods(self) -> None:
-        launched = LAUNCHER["spec"]["template"]["metadata"]["labels"]
-        assert LAUNCHER["spec"]["selector"]["matchLabels"].items() <= launched.items()
+        for label, one in OURS.items():
+            labels = one["spec"]["template"]["metadata"]["labels"]
+            assert labels["app.kubernetes.io/name"] == label
+            assert one["spec"]["selector"]["matchLabels"] == {"app.kubernetes.io/name": label}
         name = FLINK["metadata"]["name"]
         outside = {"kubernetes.io/metadata.name"}
         for labels in (v for one in MANIFESTS for k, v in walk(one) if k == "matchLabels"):
@@ -227,7 +243,8 @@ class TestNames:
                 assert labels["app"] == name
                 assert labels.get("component") in (None, "jobmanager", "taskmanager")
             elif not set(labels) <= outside:
-                assert labels.items() <= launched.items()
+                assert labels.keys() == {"app.kubernetes.io/name"}
+                assert labels["app.kubernetes.io/name"] in OURS
 
     def test_the_probed_and_scraped_ports_are_open(self) -> None:
         open_ports = {port["name"]: port["containerPort"] for port in LAUNCHED["ports"]}
@@ -238,7 +255,9 @@ class TestNames:
         main = FLINK["spec"]["podTemplate"]["spec"]["containers"][0]
         assert main["ports"] == [{"name": "metrics", "containerPort": 9249}]
         for monitor in of_kind("PodMonitor"):
-            assert [end["port"] for end in monitor["spec"]["podMetricsEndpoints"]] == ["metrics"]
+            (end,) = monitor["spec"]["podMetricsEndpoints"]
+            api = monitor["metadata"]["name"] == API["metadata"]["name"]
+            assert end["port"] == ("http" if api else "metrics")
         told = FLINK["spec"]["flinkConfiguration"]["taskmanager.rpc.port"]
         assert container(TASK_MANAGER, MAIN)["livenessProbe"]["tcpSocket"]["port"] == int(told)
 
@@ -293,6 +312,50 @@ class TestScaling:
         assert trigger["authenticationRef"]["name"] == login["metadata"]["name"]
 
 
+class TestApi:
+    def test_is_probed_and_reached_where_it_listens(self) -> None:
+        (port,) = SERVER["ports"]
+        assert option("--listen", SERVER) == f"0.0.0.0:{port['containerPort']}"
+        probes = {key: one["httpGet"] for key, one in SERVER.items() if key.endswith("Probe")}
+        assert {one["port"] for one in probes.values()} == {port["name"]}
+        # A store that is away must not have the processes restarted.
+        assert {key: one["path"] for key, one in probes.items()} == {
+            "startupProbe": "/health",
+            "livenessProbe": "/health",
+            "readinessProbe": "/ready",
+        }
+        (service,) = of_kind("Service")
+        assert [one["targetPort"] for one in service["spec"]["ports"]] == [port["name"]]
+        (reached,) = [
+            rule["ports"]
+            for one in of_kind("NetworkPolicy")
+            if one["metadata"]["name"] == API["metadata"]["name"]
+            for rule in one["spec"]["ingress"]
+        ]
+        assert [one["port"] for one in reached] == [port["containerPort"]]
+
+    def test_has_as_long_to_end_as_it_takes(self) -> None:
+        from group_scores.api import server
+
+        (command,) = SERVER["lifecycle"]["preStop"].values()
+        wait_s = int(command["command"][1])
+        grace_s = API["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        assert wait_s + server.FINISH_S < grace_s
+
+    def test_is_ready_for_as_long_as_a_read_may_take(self) -> None:
+        assert SERVER["readinessProbe"]["timeoutSeconds"] > Settings("", "").store_s
+
+    def test_has_as_many_as_the_autoscaler_says(self) -> None:
+        (scaler,) = of_kind("HorizontalPodAutoscaler")
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": API["metadata"]["name"]}
+        assert scaler["spec"]["scaleTargetRef"] == target
+        assert "replicas" not in API["spec"]  # or each `apply` would bring that number back
+        assert 2 <= scaler["spec"]["minReplicas"] < scaler["spec"]["maxReplicas"]
+        assert {one["resource"]["name"] for one in scaler["spec"]["metrics"]} <= SERVER[
+            "resources"
+        ]["requests"].keys()
+
+
 class TestSecrets:
     examples: dict[str, dict[str, str]] = {  # noqa: RUF012
         one["metadata"]["name"]: one["stringData"] for one in EXAMPLE
@@ -310,10 +373,12 @@ class TestSecrets:
                     used |= {one["name"] for one in value}
                     assert all(one["key"] in self.examples[one["name"]] for one in value)
         assert used == set(self.examples)
-        for volume_of in (POOL, LAUNCHED):
-            (place,) = [m["mountPath"] for m in volume_of["volumeMounts"] if m["name"] == "tls"]
-            files = re.findall(rf"{place}/([\w.-]+)", " ".join(LAUNCHED["command"]))
-            assert set(files) == set(self.examples["group-scores-tls"])
+        for one in (POOL, LAUNCHED, SERVER):
+            (place,) = [m["mountPath"] for m in one["volumeMounts"] if m["name"] == "tls"]
+            command = SERVER["command"] if one is SERVER else LAUNCHED["command"]
+            files = re.findall(rf"{place}/([\w.-]+)", " ".join(command))
+            assert set(files) <= set(self.examples["group-scores-tls"])
+            assert files
 
     def test_are_what_the_program_reads(self) -> None:
         from group_scores.transforms.kafka.address import PASSWORD_VARIABLE
@@ -322,6 +387,12 @@ class TestSecrets:
         assert set(self.examples["group-scores"]) == wanted
         for one in (POOL, LAUNCHED):
             assert {"secretRef": {"name": "group-scores"}} in one["envFrom"]
+        # Not the job's: who serves pages has no password that writes.
+        assert SERVER["envFrom"] == [{"secretRef": {"name": "group-scores-api"}}]
+        assert set(self.examples["group-scores-api"]) == wanted - {PASSWORD_VARIABLE}
+        (job,) = parse_qs(urlsplit(option("--store")).query)["username"]
+        for name in ("--store", "--groups"):
+            assert parse_qs(urlsplit(option(name, SERVER)).query)["username"] != [job]
 
     def test_are_nowhere_in_the_files(self) -> None:
         for values in self.examples.values():
@@ -337,15 +408,16 @@ class TestSecrets:
 
 class TestRights:
     def test_every_container_runs_confined(self) -> None:
-        for pod in (FLINK["spec"]["podTemplate"]["spec"], LAUNCHER["spec"]["template"]["spec"]):
+        own = [one["spec"]["template"]["spec"] for one in OURS.values()]
+        for pod in (FLINK["spec"]["podTemplate"]["spec"], *own):
             assert pod["securityContext"]["runAsNonRoot"] is True
             assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         main = FLINK["spec"]["podTemplate"]["spec"]["containers"][0]
         inits = LAUNCHER["spec"]["template"]["spec"]["initContainers"]
-        for one in (main, POOL, LAUNCHED, *inits):
+        for one in (main, POOL, LAUNCHED, SERVER, *inits):
             assert one["securityContext"]["allowPrivilegeEscalation"] is False
             assert one["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        for one in (POOL, LAUNCHED, *inits):
+        for one in (POOL, LAUNCHED, SERVER, *inits):
             assert one["securityContext"]["readOnlyRootFilesystem"] is True
             assert one["resources"]["requests"].keys() >= {"cpu", "memory"}
             assert "memory" in one["resources"]["limits"]

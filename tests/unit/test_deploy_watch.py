@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
+from group_scores.api.metrics import Metrics
 from group_scores.runners.lag_watch import LagWatch
 from group_scores.transforms.kafka.address import KafkaAddress
 from group_scores.transforms.metrics import STREAM_NAMES
@@ -26,6 +28,15 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 OURS = {f"flink_taskmanager_job_task_operator_group_scores_{name}" for name in STREAM_NAMES}
 LAUNCHERS = {
     metric.name for metric in LagWatch(KafkaAddress.parse("kafka://h/t")).registry.collect()
+}
+APIS = {
+    f"{metric.name}{ending}"
+    for metric in text_string_to_metric_families(Metrics().text().decode())
+    for ending in {
+        "counter": ["_total"],
+        "gauge": [""],
+        "histogram": ["_bucket", "_sum", "_count"],
+    }[metric.type]
 }
 # Of Flink's own, in its documentation under "Metrics": Availability and Checkpointing.
 FLINKS = {
@@ -61,7 +72,7 @@ def names(expression: str) -> set[str]:
 
 def test_they_use_no_metric_that_is_not_there() -> None:
     used = {name for one in expressions() for name in names(one)}
-    assert used <= OURS | LAUNCHERS | FLINKS
+    assert used <= OURS | LAUNCHERS | APIS | FLINKS
     variables = [one["query"] for one in DASHBOARD["templating"]["list"] if one["type"] == "query"]
     assert {name for one in variables for name in names(one["query"])} <= FLINKS
 
@@ -69,6 +80,8 @@ def test_they_use_no_metric_that_is_not_there() -> None:
 def test_the_dashboard_shows_every_metric_of_ours() -> None:
     shown = {name for one in queries() for name in names(one)}
     assert not (OURS | LAUNCHERS) - shown
+    bare = re.compile("_(bucket|sum|count|total)$")
+    assert {bare.sub("", name) for name in APIS} <= {bare.sub("", name) for name in shown}
 
 
 def test_the_brackets_of_the_expressions_close() -> None:
