@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,6 +174,38 @@ def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
         cluster.stop_job(stream.job(), drain=True)
         assert not cluster.jobs("RUNNING", "RESTARTING")
     stream.check()
+
+
+@pytest.mark.parametrize("seconds", [20, pytest.param(1_200, marks=pytest.mark.soak)])
+def test_a_trickle_lets_nothing_grow(stream: Stream, seconds: int) -> None:
+    """Twenty events a second: checkpoints of one size, and no more threads than at first."""
+    rate = 20
+    events = list(simulate(Simulation(rate * (seconds + 1), 95)))
+    pools = stream.cluster.pools
+    sizes, threads = [], []
+    with stream.reading() as reading, stream.run() as launcher:
+        stream.send(events[:rate])
+        reading.wait(rate, launcher)
+        # Once every reader was asked for its offsets.
+        eventually(lambda: _checkpoints(stream)["counts"]["completed"] > 5)
+        before = _checkpoints(stream)["counts"]
+        for second in range(1, seconds + 1):
+            stream.send(events[rate * second : rate * (second + 1)])
+            time.sleep(1)
+            sizes.append(_checkpoints(stream)["latest"]["completed"]["state_size"])
+            threads.append(sum(w.num_threads() for pool in pools for w in pool.workers()))
+        reading.wait(len(events), launcher)
+        counts = _checkpoints(stream)["counts"]
+    assert len(set(sizes)) == 1, sizes
+    assert max(threads[seconds // 2 :]) <= max(threads[: seconds // 2]), threads
+    assert counts["completed"] - before["completed"] > seconds / 2
+    assert counts["failed"] == before["failed"]  # those that were due while the workers started
+    stream.check()
+
+
+def _checkpoints(stream: Stream) -> Any:
+    """What the job manager tells of them."""
+    return stream.cluster.job_manager.get(f"/jobs/{stream.job()}/checkpoints")
 
 
 def test_workers_that_are_killed_come_back(stream: Stream, cassandra: CassandraServer) -> None:
