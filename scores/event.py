@@ -22,6 +22,30 @@ MAX_TIME_MS = 253_402_300_799_999
 """The last millisecond of the year 9999: what every reader of these tables can still show."""
 
 
+_PLACE = re.compile(r"\[\d*\]")
+_NO_OBJECT = "json"
+_TOO_LONG = "key"
+FIELDS = (
+    _NO_OBJECT,
+    "courseId",
+    "batchId",
+    "userId",
+    "contentId",
+    "attemptId",
+    _TOO_LONG,
+    "assessmentTs",
+    "events",
+    "events_ets",
+    "events_edata",
+    "events_edata_score",
+    "events_edata_item",
+    "events_edata_item_id",
+    "events_edata_item_maxscore",
+    "raw",
+)
+"""What `InvalidEventError.counted_as` can be."""
+
+
 class InvalidEventError(ValueError):
     """An event that can never be processed: `field` broke a rule, `reason` says which."""
 
@@ -29,6 +53,18 @@ class InvalidEventError(ValueError):
         super().__init__(f"{field}: {reason}" if field else reason)
         self.field = field
         self.reason = reason
+
+    @property
+    def counted_as(self) -> str:
+        """The field without its place, one of FIELDS, so that a metric can be named by it.
+
+        `json` is what is no JSON object, `key` ids that together are too long for the tables, `raw`
+        a dead letter that was cut.
+        """
+        if not self.field:
+            return _NO_OBJECT
+        # A key is named by a sentence.
+        return _TOO_LONG if " " in self.field else _PLACE.sub("", self.field).replace(".", "_")
 
     def __reduce__(self) -> tuple[type[InvalidEventError], tuple[str, str]]:
         return type(self), (self.field, self.reason)

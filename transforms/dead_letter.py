@@ -43,6 +43,8 @@ class _WriteFn(BatchingDoFn[Refusal]):
         self._letters.inc(len(batch))
         for refusal in batch:
             Metrics.counter(NAMESPACE, f"dead_letters_{refusal.stage}").inc()
+            if refusal.field:
+                Metrics.counter(NAMESPACE, f"dead_letters_field_{refusal.field}").inc()
         yield len(batch)
 
 

@@ -112,11 +112,15 @@ class ProcessedActivity(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """An event that can never be processed, the stage that found it out, and why."""
+    """An event that can never be processed, the stage that found it out, and why.
+
+    `field` is what it is counted as (`scores.event.FIELDS`), where a field of its own broke a rule.
+    """
 
     record: SourceRecord
     stage: str
     reason: str
+    field: str | None = None
 
 
 def encode_key(key: ActivityKey) -> bytes:

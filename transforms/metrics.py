@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from apache_beam.metrics import Metrics
 
+from group_scores.scores.event import FIELDS
+
 NAMESPACE = "group_scores"
 
 REFUSING = (
@@ -72,6 +74,7 @@ STREAM_NAMES = (
     "fields_ignored",
     "dead_letters",
     *(f"dead_letters_{stage}" for stage in REFUSING),
+    *(f"dead_letters_field_{field}" for field in FIELDS),
     "attempts_written",
     "attempts_unchanged",
     "aggregates_written",

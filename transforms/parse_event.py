@@ -24,7 +24,7 @@ def parse_record(record: SourceRecord) -> ParsedEvent | Refusal:
     try:
         return ParsedEvent(parse_event(record.value), record)
     except InvalidEventError as error:
-        refused = Refusal(record, STAGE, str(error))
+        refused = Refusal(record, STAGE, str(error), error.counted_as)
     try:
         wrapped = unwrap(record)
         if wrapped is None:
@@ -32,7 +32,7 @@ def parse_record(record: SourceRecord) -> ParsedEvent | Refusal:
         record = wrapped
         return ParsedEvent(parse_event(record.value), record)
     except InvalidEventError as error:
-        return Refusal(record, STAGE, str(error))
+        return Refusal(record, STAGE, str(error), error.counted_as)
 
 
 class _ParseFn(beam.DoFn):

@@ -144,6 +144,8 @@ def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
         assert metric(text, "attempts_written") > 0
         assert metric(text, "aggregates_written") > 0
         assert metric(text, "dead_letters") > 0
+        by_field = metric(text, r"dead_letters_field_\w+")
+        assert by_field == metric(text, "dead_letters_ParseEvent") > 0
         assert metric(text, "store_calls") > 0
         told = set(re.findall(r"operator_group_scores_(\w+)\{", text))
         assert told <= {*STREAM_NAMES, "aggregates_unchanged", "aggregates_not_taken"}

@@ -33,6 +33,7 @@ def outcome(data: bytes) -> str:
     except InvalidEventError as error:
         refused = error
     assert refused.reason.encode(), "a reason has to be there, and to be writable"
+    assert refused.counted_as in event_module.FIELDS
     return f"refused for {refused.field}"
 
 

@@ -14,6 +14,7 @@ from group_scores.scores.attempt import (
     decimals,
     try_digits,
 )
+from group_scores.scores.event import FIELDS
 from tests import event_values as ev
 from tests import naive_event as naive
 
@@ -84,6 +85,7 @@ def test_a_sum_that_no_double_holds_is_refused(field: str) -> None:
     with pytest.raises(InvalidEventError, match="beyond the range of a double") as refused:
         score_attempt(event)
     assert refused.value.field.endswith(f".{field}")
+    assert refused.value.counted_as in FIELDS
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from group_scores.scores import InvalidEventError, parse_event
+from group_scores.scores.event import FIELDS
 from tests import event_values as ev
 from tests import naive
 
@@ -37,7 +38,10 @@ def test_a_broken_rule_is_refused_by_the_name_of_the_field(breakage: ev.Breakage
     valid = ev.event(ev.answer("q1"), ev.answer("q2"))
     for index in (0, 1):
         data, field = ev.broken(valid, breakage, index)
-        assert refusal(data).field == field
+        error = refusal(data)
+        assert error.field == field
+        assert error.counted_as == field.replace(f"[{index}]", "").replace(".", "_")
+        assert error.counted_as in FIELDS
 
 
 @pytest.mark.parametrize("depth", [2, 300, 600])
@@ -57,6 +61,7 @@ def test_a_key_may_take_65535_bytes_and_no_more(sizes: dict[str, int], longest: 
     assert parse_event(ev.message(ev.event(**ids))).answers == []
     error = refusal(ev.event(**ids | {longest: ids[longest] + "x"}))
     assert longest in error.field
+    assert error.counted_as == "key"
     assert "65536 bytes" in error.reason
 
 
@@ -98,6 +103,7 @@ def test_a_key_is_measured_in_bytes() -> None:
 def test_what_is_no_json_object_is_refused_as_such(data: bytes, reason: str) -> None:
     error = refusal(data)
     assert error.field == ""
+    assert error.counted_as == "json"
     assert reason in error.reason
 
 
