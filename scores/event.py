@@ -21,7 +21,6 @@ from group_scores.scores.keys import AssessmentKey, oversized_key
 MAX_TIME_MS = 253_402_300_799_999
 """The last millisecond of the year 9999: what every reader of these tables can still show."""
 
-
 _PLACE = re.compile(r"\[\d*\]")
 _NO_OBJECT = "json"
 _TOO_LONG = "key"

@@ -320,7 +320,10 @@ class TestCompose:
                 known = place in COMPOSE["volumes"] or (ROOT / place).is_file()
                 assert known, place
             for config in service.get("configs", ()):
-                assert COMPOSE["configs"][config["source"]]["content"]
+                content = COMPOSE["configs"][config["source"]]["content"]
+                assert (
+                    yaml.safe_load(content) if re.search(r"\.ya?ml$", config["target"]) else content
+                )
 
     def test_has_a_pool_beside_the_task_manager_and_a_slot_for_each_reader(self) -> None:
         assert self.services["pool"]["network_mode"] == "service:taskmanager"
