@@ -36,6 +36,7 @@ from tests.servers.cassandra_server import CassandraServer
 from tests.servers.flink_cluster import FlinkCluster
 from tests.servers.kafka_server import KafkaServer
 from tests.servers.process import free_port
+from tests.servers.zookeeper_server import ZooKeeperServer
 
 PARTITIONS = 4
 QUICK = ("--checkpointing_interval=1000",)
@@ -433,3 +434,47 @@ def test_a_job_grows_with_its_task_managers(
         stream.check()
     finally:
         cluster.kill()
+
+
+@pytest.mark.soak
+def test_a_new_job_manager_takes_the_job_up_again(
+    kafka: KafkaServer,
+    cassandra: CassandraServer,
+    topic: Callable[..., str],
+    keyspace: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    """With high availability, and with nobody who would submit the job again."""
+    zookeeper = ZooKeeperServer(tmp_path / "zookeeper")
+    settings = {
+        "high-availability.type": "zookeeper",
+        "high-availability.zookeeper.quorum": zookeeper.address,
+        "high-availability.zookeeper.client.session-timeout": 5_000,
+        "high-availability.storageDir": (tmp_path / "ha").as_uri(),
+    }
+    cluster = FlinkCluster(tmp_path / "flink", settings=settings)
+    store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
+    stream = Stream(cluster, kafka, topic(partitions=PARTITIONS), store, tmp_path)
+    events = list(simulate(Simulation(2_000, 99, redeliver=0.1, shuffle=0.2)))
+    half = len(events) // 2
+    try:
+        zookeeper.start()
+        cluster.start()
+        stream.send(events[:half])
+        with stream.reading() as reading:
+            with stream.run() as launcher:
+                reading.wait(half, launcher)
+                job = stream.job()
+                launcher.terminate()
+                assert launcher.wait(20) == 128 + signal.SIGTERM
+            cluster.job_manager.kill()
+            time.sleep(10)  # the task managers miss it, and let go of the job
+            cluster.job_manager.start()
+            eventually(lambda: cluster.jobs("RUNNING"))
+            stream.send(events[half:])
+            reading.wait(len(events))
+            assert stream.job() == job
+        stream.check()
+    finally:
+        cluster.kill()
+        zookeeper.kill()
