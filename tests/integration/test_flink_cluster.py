@@ -129,7 +129,7 @@ def stream(
 
 
 def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
-    """Metrics on the way; a second run of its name; new partitions; no launcher; a drain."""
+    """Metrics and a trickle on the way; a second run of its name; new partitions; a drain."""
     cluster = stream.cluster
     events = list(simulate(Simulation(2_000, 91, redeliver=0.1, shuffle=0.2, invalid=0.02)))
     half = len(events) // 2
@@ -151,6 +151,9 @@ def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
         told = set(re.findall(r"operator_group_scores_(\w+)\{", text))
         assert told <= {*STREAM_NAMES, "aggregates_unchanged", "aggregates_not_taken"}
 
+        _trickle(stream, reading, launcher, seconds=15)
+        before = len(stream.sent)
+
         # Another of its name is refused in one line.
         again = subprocess.run(
             arguments("run", *cluster.arguments, source=stream.source, store=stream.store),
@@ -168,8 +171,8 @@ def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
         Reading(stream.source, stream.log, partitions=PARTITIONS + 1) as reading,
         stream.run(f"--savepoint_path={savepoint}") as launcher,
     ):
-        reading.wait(len(events), launcher)
-        eventually(lambda: stream.metric("kafka_records") == len(events) - half)
+        reading.wait(len(stream.sent), launcher)
+        eventually(lambda: stream.metric("kafka_records") == len(stream.sent) - before)
         launcher.terminate()
         assert launcher.wait(20) == 128 + signal.SIGTERM
         assert "the job, if it was taken, goes on" in stream.log.read_text()
@@ -179,31 +182,39 @@ def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
     stream.check()
 
 
-@pytest.mark.parametrize("seconds", [20, pytest.param(1_200, marks=pytest.mark.soak)])
-def test_a_trickle_lets_nothing_grow(stream: Stream, seconds: int) -> None:
+@pytest.mark.soak
+def test_a_trickle_lets_nothing_grow_for_long(stream: Stream) -> None:
+    with stream.reading() as reading, stream.run() as launcher:
+        _trickle(stream, reading, launcher, seconds=1_200)
+    stream.check()
+
+
+def _trickle(
+    stream: Stream, reading: Reading, launcher: subprocess.Popen[bytes], *, seconds: int
+) -> None:
     """Twenty events a second: checkpoints of one size, and no more threads than at first."""
     rate = 20
+    read = len(stream.sent)
     events = list(simulate(Simulation(rate * (seconds + 1), 95)))
     pools = stream.cluster.pools
     sizes, threads = [], []
-    with stream.reading() as reading, stream.run() as launcher:
-        stream.send(events[:rate])
-        reading.wait(rate, launcher)
-        # Once every reader was asked for its offsets.
-        eventually(lambda: _checkpoints(stream)["counts"]["completed"] > 5)
-        before = _checkpoints(stream)["counts"]
-        for second in range(1, seconds + 1):
-            stream.send(events[rate * second : rate * (second + 1)])
-            time.sleep(1)
-            sizes.append(_checkpoints(stream)["latest"]["completed"]["state_size"])
-            threads.append(sum(w.num_threads() for pool in pools for w in pool.workers()))
-        reading.wait(len(events), launcher)
-        counts = _checkpoints(stream)["counts"]
+    stream.send(events[:rate])
+    reading.wait(read + rate, launcher)
+    # Once every reader was asked for its offsets.
+    completed = _checkpoints(stream)["counts"]["completed"]
+    eventually(lambda: _checkpoints(stream)["counts"]["completed"] > completed + 2)
+    before = _checkpoints(stream)["counts"]
+    for second in range(1, seconds + 1):
+        stream.send(events[rate * second : rate * (second + 1)])
+        time.sleep(1)
+        sizes.append(_checkpoints(stream)["latest"]["completed"]["state_size"])
+        threads.append(sum(w.num_threads() for pool in pools for w in pool.workers()))
+    reading.wait(read + len(events), launcher)
+    counts = _checkpoints(stream)["counts"]
     assert len(set(sizes)) == 1, sizes
     assert max(threads[seconds // 2 :]) <= max(threads[: seconds // 2]), threads
     assert counts["completed"] - before["completed"] > seconds / 2
     assert counts["failed"] == before["failed"]  # those that were due while the workers started
-    stream.check()
 
 
 def _checkpoints(stream: Stream) -> Any:
