@@ -115,17 +115,27 @@ class Stream:
 
 
 @pytest.fixture
-def stream(
-    cluster: FlinkCluster,
-    no_jobs: None,
+def stream_on(
     cassandra: CassandraServer,
     kafka: KafkaServer,
     topic: Callable[..., str],
     keyspace: Callable[..., str],
     tmp_path: Path,
+) -> Callable[[FlinkCluster], Stream]:
+    """A topic and a keyspace for a cluster of the test's own."""
+
+    def make(cluster: FlinkCluster) -> Stream:
+        store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
+        return Stream(cluster, kafka, topic(partitions=PARTITIONS), store, tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def stream(
+    cluster: FlinkCluster, no_jobs: None, stream_on: Callable[[FlinkCluster], Stream]
 ) -> Stream:
-    store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
-    return Stream(cluster, kafka, topic(partitions=PARTITIONS), store, tmp_path)
+    return stream_on(cluster)
 
 
 def test_a_savepoint_takes_over_and_nothing_comes_twice(stream: Stream) -> None:
@@ -415,16 +425,11 @@ def test_a_cluster_without_beam_is_given_it(
 
 @pytest.mark.soak
 def test_a_job_grows_with_its_task_managers(
-    kafka: KafkaServer,
-    cassandra: CassandraServer,
-    topic: Callable[..., str],
-    keyspace: Callable[..., str],
-    tmp_path: Path,
+    stream_on: Callable[[FlinkCluster], Stream], tmp_path: Path
 ) -> None:
     """With the adaptive scheduler: one slot where two were asked for, then two."""
     cluster = FlinkCluster(tmp_path / "flink", settings={"jobmanager.scheduler": "adaptive"})
-    store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
-    stream = Stream(cluster, kafka, topic(partitions=PARTITIONS), store, tmp_path)
+    stream = stream_on(cluster)
     events = list(simulate(Simulation(2_000, 95, redeliver=0.1, shuffle=0.2)))
     half = len(events) // 2
     late = cluster.task_managers[1]
@@ -449,11 +454,7 @@ def test_a_job_grows_with_its_task_managers(
 
 @pytest.mark.soak
 def test_a_new_job_manager_takes_the_job_up_again(
-    kafka: KafkaServer,
-    cassandra: CassandraServer,
-    topic: Callable[..., str],
-    keyspace: Callable[..., str],
-    tmp_path: Path,
+    stream_on: Callable[[FlinkCluster], Stream], tmp_path: Path
 ) -> None:
     """With high availability, and with nobody who would submit the job again."""
     zookeeper = ZooKeeperServer(tmp_path / "zookeeper")
@@ -464,8 +465,7 @@ def test_a_new_job_manager_takes_the_job_up_again(
         "high-availability.storageDir": (tmp_path / "ha").as_uri(),
     }
     cluster = FlinkCluster(tmp_path / "flink", settings=settings)
-    store = f"cassandra://{cassandra.host}:{cassandra.port}/{keyspace()}"
-    stream = Stream(cluster, kafka, topic(partitions=PARTITIONS), store, tmp_path)
+    stream = stream_on(cluster)
     events = list(simulate(Simulation(2_000, 99, redeliver=0.1, shuffle=0.2)))
     half = len(events) // 2
     try:
