@@ -18,6 +18,7 @@ from group_scores.scores import (
     AssessmentKey,
     Attempt,
     BestScore,
+    InvalidEventError,
     SourceRecord,
     StoredAttempt,
 )
@@ -121,6 +122,11 @@ class Refusal(msgspec.Struct, frozen=True):
     stage: str
     reason: str
     field: str | None = None
+
+    @classmethod
+    def of(cls, record: SourceRecord, stage: str, error: InvalidEventError) -> Refusal:
+        """Return the refusal of an event that breaks a rule."""
+        return cls(record, stage, str(error), error.counted_as)
 
 
 def encode_key(key: ActivityKey) -> bytes:

@@ -24,7 +24,7 @@ def parse_record(record: SourceRecord) -> ParsedEvent | Refusal:
     try:
         return ParsedEvent(parse_event(record.value), record)
     except InvalidEventError as error:
-        refused = Refusal(record, STAGE, str(error), error.counted_as)
+        refused = Refusal.of(record, STAGE, error)
     try:
         wrapped = unwrap(record)
         if wrapped is None:
@@ -32,7 +32,7 @@ def parse_record(record: SourceRecord) -> ParsedEvent | Refusal:
         record = wrapped
         return ParsedEvent(parse_event(record.value), record)
     except InvalidEventError as error:
-        return Refusal(record, STAGE, str(error), error.counted_as)
+        return Refusal.of(record, STAGE, error)
 
 
 class _ParseFn(beam.DoFn):

@@ -19,7 +19,7 @@ def score_event(parsed: ParsedEvent) -> ScoredEvent | Refusal:
     try:
         attempt = score_attempt(event)
     except InvalidEventError as error:
-        return Refusal(parsed.record, STAGE, str(error), error.counted_as)
+        return Refusal.of(parsed.record, STAGE, error)
     return ScoredEvent(event.key, event.attempt_id, event.assessment_ts_ms, attempt, parsed.record)
 
 
